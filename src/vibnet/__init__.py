@@ -1,0 +1,10 @@
+"""Learn which units of a network matter, and take the others out, exactly."""
+
+from vibnet.surgery.attach import attach as attach
+from vibnet.surgery.attach import parameter_groups as parameter_groups
+from vibnet.surgery.attach import penalty as penalty
+from vibnet.surgery.plan import Plan as Plan
+from vibnet.surgery.plan import plan as plan
+from vibnet.surgery.prune import prune as prune
+
+__version__ = "0.1.0"

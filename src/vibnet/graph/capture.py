@@ -1,0 +1,239 @@
+"""One forward of a model, seen as aten calls with their module and source line."""
+
+import copy
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from vibnet.errors import CaptureError, ConfigError
+
+INTERNAL = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+QUERIES = {"device", "sym_size", "sym_stride", "is_contiguous", "layout", "stride", "size"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One aten call: operator, arguments, results, the modules it ran in, its source line."""
+
+    op: str
+    pointwise: bool
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+    stack: tuple[int, ...]
+    module: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.op} in {self.module or 'the model itself'} ({self.line})"
+
+
+@dataclass
+class ModuleCall:
+    """One call of a module: its dotted name, positional tensor inputs, and output."""
+
+    name: str
+    inputs: tuple[Any, ...]
+    output: Any = None
+
+
+@dataclass
+class Trace:
+    """What one forward did. All tensors are kept, so that identities stay unique."""
+
+    training: bool
+    model: nn.Module
+    inputs: list[Tensor] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    modules: list[ModuleCall] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    state: dict[int, str] = field(default_factory=dict)
+
+
+def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401 - any tree
+    """An example as positional and keyword arguments: a tensor, a tuple of them, or a dict."""
+    if isinstance(example, Mapping):
+        args, kwargs = (), dict(example)
+    else:
+        args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+        kwargs = {}
+    if not any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs))):
+        raise ConfigError(
+            f"example must hold at least one tensor (a tensor, a tuple of arguments or a dict of "
+            f"keyword arguments), got {type(example).__name__}. Pass what you would pass to the "
+            f"model."
+        )
+    return args, kwargs
+
+
+def _source_line() -> str:
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith(INTERNAL):
+        frame = frame.f_back  # type: ignore[assignment]  # the outermost frame has none
+    if frame is None:
+        return "?"
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self.trace = trace
+        self.stack: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        if name not in QUERIES:
+            module = self.trace.modules[self.stack[-1]].name if self.stack else ""
+            pointwise = torch.Tag.pointwise in func.tags
+            stack = tuple(self.stack)
+            call = Call(name, pointwise, args, kwargs, out, stack, module, _source_line())
+            self.trace.calls.append(call)
+        return out
+
+    def enter(self, name: str) -> Any:  # noqa: ANN401 - a hook
+        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            self.trace.modules.append(ModuleCall(name, args))
+            self.stack.append(len(self.trace.modules) - 1)
+
+        return hook
+
+    def leave(self, _module: nn.Module, _args: Any, output: Any) -> None:  # noqa: ANN401
+        self.trace.modules[self.stack.pop()].output = output
+
+
+def shadow(model: nn.Module, mode: FakeTensorMode | None) -> nn.Module:
+    """A structural copy of a model whose parameters and buffers have no storage.
+
+    Without a mode a plain deep copy, for models whose path depends on data.
+    """
+    memo: dict[int, Any] = {}
+    if mode is not None:
+        for owner in model.modules():
+            for value in (*owner._parameters.values(), *owner._buffers.values()):
+                if value is None or id(value) in memo:
+                    continue
+                fake = mode.from_tensor(value.detach())
+                if isinstance(value, nn.Parameter):
+                    fake = nn.Parameter(fake, requires_grad=value.requires_grad)
+                memo[id(value)] = fake
+    return copy.deepcopy(model, memo)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Attention fast paths off, autocast off, random state restored."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.random.fork_rng(), torch.autocast("cpu", enabled=False), torch.enable_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def at_least_two(example: Any) -> Any:  # noqa: ANN401 - any tree
+    """The example with a batch of two where it has one: a batch of one hides its axis."""
+    leaves = [x for x in tree_leaves(arguments(example)) if isinstance(x, Tensor) and x.ndim]
+    if not leaves or leaves[0].shape[0] != 1:
+        return example
+    twice = lambda x: (  # noqa: E731 - used once, in place
+        torch.cat([x, x]) if isinstance(x, Tensor) and x.ndim and x.shape[0] == 1 else x
+    )
+    return tree_map(twice, example)
+
+
+def run(model: nn.Module, example: Any, training: bool, mode: FakeTensorMode | None) -> Trace:  # noqa: ANN401
+    """Run a shadow of a model once and record it. `model` itself must already be a shadow."""
+    fake = (lambda x: mode.from_tensor(x) if isinstance(x, Tensor) else x) if mode else _clone
+    args, kwargs = tree_map(fake, arguments(example))
+    trace = Trace(training, model)
+    recorder = _Recorder(trace)
+    trace.inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    for name, value in (
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ):
+        trace.state.setdefault(id(value), name)
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            first = module.register_forward_pre_hook(recorder.enter(name))
+            last = module.register_forward_hook(recorder.leave)
+            stack.callback(first.remove)
+            stack.callback(last.remove)
+        stack.enter_context(_quiet())
+        if mode is not None:
+            stack.enter_context(mode)
+        stack.enter_context(recorder)
+        output = model(*args, **kwargs)
+    trace.outputs = [x for x in _tensors(output)]
+    return trace
+
+
+def _clone(x: Any) -> Any:  # noqa: ANN401 - a leaf
+    return x.detach().clone() if isinstance(x, Tensor) else x
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any tree
+    values = output.to_tuple() if hasattr(output, "to_tuple") else output
+    if hasattr(values, "__dataclass_fields__"):
+        values = {name: getattr(values, name) for name in values.__dataclass_fields__}
+    for leaf in tree_leaves(values):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif not isinstance(leaf, (int, float, str, bool, type(None))):
+            raise CaptureError(
+                f"the model's output holds a {type(leaf).__name__}, which cannot be followed. "
+                f"Return tensors in tuples, lists, dicts or dataclasses."
+            )
+
+
+def capture(model: nn.Module, example: Any) -> list[Trace]:  # noqa: ANN401 - any tree
+    """The forward of a model in train and in eval mode; the model is left untouched.
+
+    Raises:
+        CaptureError: the model does not run on the example.
+    """
+    doubled = at_least_two(example)
+    failure: Exception | None = None
+    for fake in (True, False):
+        for inputs in (doubled,) if doubled is example else (doubled, example):
+            try:
+                traces = []
+                for training in (True, False):
+                    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
+                    copied = shadow(model, mode)
+                    if not training:
+                        copied.eval()
+                    elif not model.training:  # else the caller's own modes, frozen norms and all
+                        copied.train()
+                    traces.append(run(copied, inputs, training, mode))
+                return traces
+            except CaptureError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever the user's forward raises
+                failure = failure or error
+    where = traceback.extract_tb(failure.__traceback__)[-1] if failure else None
+    raise CaptureError(
+        f"{type(model).__name__} does not run on the example ({_shapes(example)}): {failure} "
+        f"(at {Path(where.filename).name if where else '?'}:{where.lineno if where else 0}). "
+        f"Pass an example that the model accepts in train and in eval mode."
+    ) from failure
+
+
+def _shapes(example: Any) -> str:  # noqa: ANN401 - any tree
+    return ", ".join(
+        str(tuple(x.shape)) for x in tree_leaves(arguments(example)) if isinstance(x, Tensor)
+    )

@@ -1,0 +1,120 @@
+"""Take units out of the parameters and buffers of a model, and set the sizes its layers state."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from vibnet.graph.constraints import Mask
+from vibnet.graph.labels import Array
+from vibnet.graph.sites import Graph
+
+Take = Callable[[Tensor, list[Array]], Tensor]
+Indices = list[Array]
+
+
+def positions(graph: Graph, name: str, kept: Mask) -> list[Array]:
+    """The positions that stay in every dimension of a parameter or buffer."""
+    return [
+        np.flatnonzero(np.where(units < 0, True, kept[units])) for units in graph.parameters[name]
+    ]
+
+
+def take(value: Tensor, indices: list[Array]) -> Tensor:
+    """A tensor with only these positions of every dimension (a copy)."""
+    for dim, index in enumerate(indices):
+        if len(index) != value.shape[dim]:
+            value = value.index_select(dim, torch.as_tensor(index, device=value.device))
+    return value.detach().clone()
+
+
+def shape_only(value: Tensor, indices: list[Array]) -> Tensor:
+    """An empty tensor of the shape that `take` would give."""
+    return value.detach().new_empty([len(index) for index in indices])
+
+
+def _grouped(value: Tensor, indices: list[Array], units: Array, groups: int, kept: Mask, how: Take) -> Tensor:
+    """A grouped weight: the columns that stay differ from group to group."""
+    stay = np.where(units < 0, True, kept[units]).reshape(groups, -1)
+    rows = value.shape[0] // groups
+    parts = []
+    for group in range(groups):
+        mine = indices[0][indices[0] // rows == group]
+        parts.append(how(value, [mine, np.flatnonzero(stay[group]), *indices[2:]]))
+    return torch.cat(parts)
+
+
+def cut(model: nn.Module, graph: Graph, kept: Mask, how: Take = take) -> dict[str, list[list[int]]]:
+    """Cut a copy of a model in place.
+
+    Args:
+        model: a copy made for this; its parameters are replaced.
+        graph: what the model's labels say.
+        kept: bool, one per unit of the graph.
+        how: `take`, or `shape_only` for a trial.
+
+    Returns:
+        The positions kept in every dimension of every tensor that changed.
+    """
+    done: dict[int, Tensor] = {}
+    record: dict[str, list[list[int]]] = {}
+    for prefix, owner in model.named_modules():
+        for table in (owner._parameters, owner._buffers):
+            for leaf, value in table.items():
+                if value is None:
+                    continue
+                name = f"{prefix}.{leaf}" if prefix else leaf
+                if id(value) not in done:
+                    done[id(value)] = _cut_one(value, name, graph, kept, how, record)
+                table[leaf] = done[id(value)]  # type: ignore[assignment]  # a parameter for one
+        state_sizes(owner, f"{prefix}.weight" if prefix else "weight", graph.depthwise)
+        if prefix in graph.widths and isinstance(owner, _NormBase):
+            units = graph.widths[prefix]
+            owner.num_features = int(np.where(units < 0, True, kept[units]).sum())
+    return record
+
+
+def _cut_one(
+    value: Tensor, name: str, graph: Graph, kept: Mask, how: Take, record: dict[str, list[list[int]]]
+) -> Tensor:
+    if name not in graph.parameters:
+        return value
+    indices = positions(graph, name, kept)
+    grouped = graph.within_group.get(name)
+    whole = all(len(i) == n for i, n in zip(indices, value.shape, strict=True))
+    if whole and (grouped is None or np.where(grouped[0] < 0, True, kept[grouped[0]]).all()):
+        return value
+    record[name] = [i.tolist() for i in indices]
+    new = _grouped(value, indices, *grouped, kept, how) if grouped else how(value, indices)
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(new, requires_grad=value.requires_grad)
+    return new
+
+
+def state_sizes(module: nn.Module, name: str, depthwise: set[str]) -> None:
+    """Make the sizes that a standard layer states those of its weights."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        weight = getattr(module, "running_mean", None)
+    if not isinstance(weight, Tensor):
+        return
+    n = weight.shape
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = n
+    elif isinstance(module, _ConvNd):
+        if name in depthwise and module.groups > 1:
+            multiplier = 1 if module.transposed else module.out_channels // module.in_channels
+            module.groups = n[0] // multiplier
+        if isinstance(module, _ConvTransposeNd):
+            module.in_channels, module.out_channels = n[0], n[1] * module.groups
+        else:
+            module.out_channels, module.in_channels = n[0], n[1] * module.groups
+    elif isinstance(module, _NormBase):
+        module.num_features = n[0]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = n[0]
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = n

@@ -1,0 +1,207 @@
+"""Walks traces and gives every dimension of every tensor its labels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from vibnet.graph.capture import Call, Trace
+from vibnet.graph.labels import Array, Labels, plain
+
+Dims = tuple[Array, ...]
+Rule = Callable[["Labeller", Call], Any]
+
+
+@dataclass(frozen=True)
+class Write:
+    """Units that a weight (or a bare parameter) makes: its name and their labels."""
+
+    parameter: str
+    atoms: Array
+    module: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """A weighted sum over a dimension: the only use that lets a closed unit vanish exactly.
+
+    `groups` is 1 except in grouped convolutions, whose weight columns count within a group.
+    """
+
+    call: int
+    trace: int
+    source: Tensor
+    source_dim: int
+    parameter: str
+    parameter_dim: int
+    groups: int
+    atoms: Array
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """As many units of every block must stay; `atoms` in order, blocks of equal size."""
+
+    atoms: Array
+    blocks: int
+    why: str
+
+
+@dataclass
+class Labeller:
+    """The state of labelling: labels of tensors and parameters, writes, reads, constraints."""
+
+    table: dict[str, Rule]
+    labels: Labels = field(default_factory=Labels)
+    parameters: dict[str, Dims] = field(default_factory=dict)
+    writes: list[Write] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+    blocks: list[Blocks] = field(default_factory=list)
+    depthwise: set[str] = field(default_factory=set)
+    within_group: dict[tuple[str, int], tuple[Array, int]] = field(default_factory=dict)
+    dims_of: list[dict[int, Dims]] = field(default_factory=list)
+    used: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    trace: Trace | None = None
+    _known: dict[int, Dims] = field(default_factory=dict)
+    _origin: dict[int, str] = field(default_factory=dict)
+    _index: int = 0
+
+    def add_model(self, model: nn.Module) -> None:
+        """New labels for every dimension of every parameter and buffer (shared ones once)."""
+        seen: dict[int, str] = {}
+        for name, value in (
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ):
+            if id(value) not in seen:
+                seen[id(value)] = name
+                self.parameters[name] = tuple(
+                    self.labels.new(n) if value.is_floating_point() else plain(n)
+                    for n in value.shape
+                )
+
+    def add(self, trace: Trace, batch: int = 0) -> None:
+        """Label everything in a trace; `batch` is the dimension of the inputs that counts examples."""
+        self.trace = trace
+        self._known, self._origin = {}, dict(trace.state)
+        self.dims_of.append(self._known)
+        for x in trace.inputs:
+            dims = [plain(n) for n in x.shape]
+            if len(dims) > batch:
+                dims[batch][1] = np.arange(1, x.shape[batch] + 1)
+            self._known[id(x)] = tuple(dims)
+        for self._index, call in enumerate(trace.calls):
+            self._apply(call)
+        for x in trace.outputs:
+            for dim in self.dims(x):
+                self.labels.pin(dim, "it is an output of the model")
+
+    def _apply(self, call: Call) -> None:
+        rule = self.table.get(call.op) or self.table.get(call.op.removesuffix("_"))
+        if rule is None and call.pointwise:
+            rule = self.table["pointwise"]
+        if rule is None:
+            for x in self.tensors(call):
+                for dim in self.dims(x):
+                    self.labels.pin(dim, f"there is no rule for {call}")
+            result = None
+        else:
+            result = rule(self, call)
+        self._note_uses(call)
+        outputs = [x for x in tree_leaves(call.out) if isinstance(x, Tensor)]
+        results = result if isinstance(result, list) else [result] * len(outputs)
+        for x, dims in zip(outputs, results, strict=True):
+            if dims is None or len(dims) != x.ndim:
+                dims = tuple(plain(n) for n in x.shape)
+            if tuple(d.shape[1] for d in dims) != tuple(x.shape):
+                for dim in dims:
+                    self.labels.pin(dim, f"{call} gives another shape than its rule")
+                dims = tuple(plain(n) for n in x.shape)
+            self._known[id(x)] = dims
+
+    def _note_uses(self, call: Call) -> None:
+        """Remember which calls compute with a parameter, rather than give it another shape."""
+        if self._origin and id(call.out) not in self._origin:
+            for x in self.tensors(call):
+                if (name := self._origin.get(id(x))) is not None:
+                    self.used.setdefault(name, set()).add((len(self.dims_of) - 1, self._index))
+
+    def tensors(self, call: Call) -> list[Tensor]:
+        """The tensors among a call's arguments."""
+        return [x for x in tree_leaves((call.args, call.kwargs)) if isinstance(x, Tensor)]
+
+    def dims(self, x: Tensor) -> Dims:
+        """The labels of a tensor; one never seen before is a constant of the user's code."""
+        found = self._known.get(id(x))
+        if found is None:
+            name = self._origin.get(id(x))
+            if name is not None:
+                self.used.setdefault(name, set())
+                found = self.parameters[name]
+            else:
+                found = tuple(self.labels.new(n) for n in x.shape)
+                for dim in found:
+                    self.labels.pin(dim, "it meets a constant made inside forward")
+            self._known[id(x)] = found
+        return found
+
+    def derive(self, x: Tensor, out: Any) -> None:  # noqa: ANN401 - whatever an op returns
+        """A layout call on a parameter gives the same parameter in another shape."""
+        name = self._origin.get(id(x))
+        if name is not None and isinstance(out, Tensor):
+            self._origin[id(out)] = name
+
+    def origin(self, x: Tensor) -> str | None:
+        """The parameter a tensor is, or is a view of."""
+        return self._origin.get(id(x))
+
+    def read(self, x: Tensor, dim: int, weight: Tensor, weight_dim: int, call: Call) -> None:
+        """A weighted sum over `dim` of x and `weight_dim` of a weight."""
+        units, columns = self.dims(x)[dim], self.dims(weight)[weight_dim]
+        name = self.origin(weight)
+        self.labels.same(columns, units, f"{call} reads an axis that is no unit")
+        if name is None:
+            for d in (units, columns):
+                self.labels.pin(d, f"{call} reads it with a weight that is computed, not stored")
+            return
+        position = self._parameter_dim(name, columns)
+        if position is None:
+            self.labels.pin(units, f"{call} reads it through a reshaped weight")
+            return
+        self._read(x, dim, name, position, units, 1)
+
+    def read_grouped(self, x: Tensor, weight: Tensor, groups: int, call: Call) -> None:
+        """A grouped convolution reads its channels, each group with its own weight columns."""
+        units = self.dims(x)[1]
+        name = self.origin(weight)
+        if name is None:
+            self.labels.pin(units, f"{call} reads it with a weight that is computed, not stored")
+            return
+        self.blocks.append(Blocks(units, groups, f"the {groups} groups of {call}"))
+        before = self.within_group.setdefault((name, 1), (units, groups))
+        self.labels.same(before[0], units, f"{call} shares its weight with another reader")
+        self._read(x, 1, name, 1, units, groups)
+
+    def _read(self, x: Tensor, dim: int, name: str, position: int, units: Array, groups: int) -> None:
+        trace = len(self.dims_of) - 1
+        self.reads.append(
+            Read(self._index, trace, x, dim, name, position, groups, units)
+        )
+
+    def _parameter_dim(self, name: str, columns: Array) -> int | None:
+        atoms = np.unique(columns[0])
+        for position, dim in enumerate(self.parameters[name]):
+            if np.array_equal(np.unique(dim[0]), atoms):
+                return position
+        return None
+
+    def write(self, weight: Tensor, dim: Array, call: Call) -> None:
+        """A weight makes the units of a dimension."""
+        name = self.origin(weight)
+        if name is None:
+            self.labels.pin(dim, f"{call} makes it with a weight that is computed, not stored")
+        else:
+            self.writes.append(Write(name, dim[0], call.module))

@@ -1,0 +1,159 @@
+"""Unit labels: what every position of every dimension of every tensor stands for.
+
+A dimension is an integer array of shape ``(2, size)``. Row 0 holds a label per position: 0 is a
+position that is no unit (space, time), any other number names a unit; equal numbers are the same
+unit. Row 1 holds the example a position belongs to, counted from 1, or 0.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.int64]
+MIXED = -1
+
+
+def plain(size: int) -> Array:
+    """A dimension of ``size`` positions that are no units."""
+    return np.zeros((2, size), dtype=np.int64)
+
+
+class Labels:
+    """Labels made so far, which of them are the same, and which may not be cut, with reasons."""
+
+    def __init__(self) -> None:
+        self.count = 1
+        self._pairs: list[tuple[Array, Array]] = []
+        self._pins: list[tuple[Array, str]] = []
+
+    def new(self, size: int) -> Array:
+        """A dimension of ``size`` new units."""
+        dim = plain(size)
+        dim[0] = np.arange(self.count, self.count + size)
+        self.count += size
+        return dim
+
+    def same(self, a: Array, b: Array, reason: str) -> None:
+        """Two dimensions stand for the same units, position by position.
+
+        Where one of them is no unit, the other may not be cut, for that reason.
+        """
+        left, right = a[0], b[0]
+        if left is right:
+            return
+        both = (left != 0) & (right != 0)
+        if not both.all():
+            self._pin(np.concatenate([left[~both], right[~both]]), reason)
+            left, right = left[both], right[both]
+        if len(left):
+            self._pairs.append((left, right))
+
+    def pin(self, dim: Array, reason: str) -> None:
+        """The units of a dimension may not be cut."""
+        self._pin(dim[0], reason)
+
+    def _pin(self, atoms: Array, reason: str) -> None:
+        atoms = atoms[atoms != 0]
+        if len(atoms):
+            self._pins.append((atoms, reason))
+
+    def resolve(self) -> tuple[Array, dict[int, str]]:
+        """The class of every label (its smallest member), and the reason of every pinned class."""
+        parent = np.arange(self.count)
+        if self._pairs:
+            left = np.concatenate([a for a, _ in self._pairs])
+            right = np.concatenate([b for _, b in self._pairs])
+            while True:
+                a, b = parent[left], parent[right]
+                apart = a != b
+                if not apart.any():
+                    break
+                left, right, a, b = left[apart], right[apart], a[apart], b[apart]
+                np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
+                while not np.array_equal(parent, parent[parent]):
+                    parent = parent[parent]
+        pinned: dict[int, str] = {}
+        for atoms, reason in self._pins:
+            for root in np.unique(parent[atoms]).tolist():
+                pinned.setdefault(root, reason)
+        return parent, pinned
+
+
+def merge(dims: list[Array], labels: Labels, reason: str) -> Array:
+    """The dimension that flattening several dimensions gives, in row-major order."""
+    out = dims[0]
+    for dim in dims[1:]:
+        size = out.shape[1] * dim.shape[1]
+        if not dim.any():
+            out = np.repeat(out, dim.shape[1], axis=1)
+            continue
+        a = np.repeat(out, dim.shape[1], axis=1)
+        b = np.tile(dim, (1, out.shape[1]))
+        out = plain(size)
+        if a[0].any() and b[0].any():
+            labels.pin(a, reason)
+            labels.pin(b, reason)
+        else:
+            out[0] = a[0] + b[0]
+        out[1] = MIXED if a[1].any() and b[1].any() else a[1] + b[1]
+    return out
+
+
+def unmerge(dim: Array, sizes: list[int], labels: Labels) -> list[Array]:
+    """The dimensions that viewing one dimension as several gives.
+
+    Where units vary along one new axis only, that axis carries them. Else the last axis does,
+    and units at the same place of every block become one.
+    """
+    out = [plain(size) for size in sizes]
+    if not dim.any():
+        return out
+    for row in (0, 1):
+        grid = dim[row].reshape(sizes)
+        if not grid.any():
+            continue
+        axes = [k for k in range(len(sizes)) if sizes[k] > 1]
+        varies = [k for k in axes if not (grid == grid.take([0], axis=k)).all()]
+        if not varies:
+            varies = axes[-1:] or [len(sizes) - 1]
+        if row == 1 and len(varies) > 1:
+            out[varies[0]][1] = MIXED
+            continue
+        axis = varies[-1]
+        lines = np.moveaxis(grid, axis, -1).reshape(-1, sizes[axis])
+        out[axis][row] = lines[0]
+        if row == 0:
+            for line in lines[1:]:
+                if not np.array_equal(line, lines[0]):
+                    labels.same(np.stack([line, line]), out[axis], "viewed in unequal blocks")
+    return out
+
+
+def view(
+    dims: tuple[Array, ...], shape: tuple[int, ...], labels: Labels, reason: str
+) -> tuple[Array, ...]:
+    """The dimensions of a tensor viewed in another shape with the same number of elements."""
+    old = [d.shape[1] for d in dims]
+    out: list[Array] = []
+    i = j = 0
+    while i < len(old) or j < len(shape):
+        if i < len(old) and j < len(shape) and old[i] == shape[j]:
+            out.append(dims[i])
+            i, j = i + 1, j + 1
+            continue
+        a, b, p, q = i, j, 1, 1
+        while True:
+            if p == q and (i > a or j > b):
+                break
+            if (p <= q and i < len(old)) or j >= len(shape):
+                p, i = p * old[i], i + 1
+            else:
+                q, j = q * shape[j], j + 1
+        left, right = list(dims[a:i]), list(shape[b:j])
+        if not right:
+            for d in left:
+                labels.pin(d, reason)
+        elif not left:
+            out.extend(plain(n) for n in right)
+        else:
+            out.extend(unmerge(merge(left, labels, reason), right, labels))
+    return tuple(out)

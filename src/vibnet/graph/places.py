@@ -1,0 +1,168 @@
+"""Where a gate can stand so that it multiplies exactly what a reader reads."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from vibnet.graph.capture import Trace
+from vibnet.graph.labeller import Dims, Labeller, Read
+from vibnet.graph.labels import Array
+
+KEEPS_ELEMENTS = {
+    *("view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "alias"),
+    *("unsqueeze", "squeeze", "detach", "clone", "contiguous", "_to_copy", "expand"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """The input (`argument` >= 0) or the output (-1) of a module, and the dimension to multiply.
+
+    `units` holds the label class of every position; `repeat` how many rows an example has.
+    """
+
+    module: str
+    argument: int
+    dim: int
+    units: Array
+    repeat: int
+
+
+class _Flow:
+    """Who uses which tensor in one trace."""
+
+    def __init__(self, trace: Trace, reads: Iterable[Read]) -> None:
+        self.trace = trace
+        self.reads = {(r.call, id(r.source)): r for r in reads}
+        self.users: dict[int, list[int]] = defaultdict(list)
+        self.maker: dict[int, int] = {}
+        self.final = {id(x) for x in trace.outputs}
+        for k, call in enumerate(trace.calls):
+            for x in {id(x) for x in tree_leaves((call.args, call.kwargs)) if isinstance(x, Tensor)}:
+                self.users[x].append(k)
+            if isinstance(call.out, Tensor):
+                self.maker.setdefault(id(call.out), k)
+        self.output_of: dict[int, int] = {}
+        for k, module in enumerate(trace.modules):
+            if isinstance(module.output, Tensor):
+                self.output_of[id(module.output)] = k
+
+    def chain(self, x: Tensor) -> list[Tensor]:
+        """A tensor and what it is a view of, back to where it was computed."""
+        out = [x]
+        while (k := self.maker.get(id(out[-1]))) is not None:
+            call = self.trace.calls[k]
+            if call.op not in KEEPS_ELEMENTS:
+                break
+            out.append(call.args[0])
+        return out
+
+    def only_read(self, x: Tensor, inside: int | None) -> list[Read] | None:
+        """The reads that all uses of a tensor come to, or None where there is another use."""
+        if inside is None and id(x) in self.final:
+            return None
+        found: list[Read] = []
+        for k in self.users[id(x)]:
+            call = self.trace.calls[k]
+            if inside is not None and inside not in call.stack:
+                continue
+            read = self.reads.get((k, id(x)))
+            if read is not None:
+                if inside is not None and call.stack[-1] != inside:
+                    return None
+                found.append(read)
+            elif call.op in KEEPS_ELEMENTS:
+                further = self.only_read(call.out, inside)
+                if further is None:
+                    return None
+                found.extend(further)
+            else:
+                return None
+        return found
+
+
+def _place(dims: Dims, roots: Array, module: str, argument: int) -> Place | None:
+    carrying = [k for k, dim in enumerate(dims) if dim[0].any()]
+    batch = dims[0][1]
+    examples = int(batch.max(initial=0))
+    if len(carrying) != 1 or not examples or any(d[1].any() for d in dims[1:]):
+        return None
+    repeat = len(batch) // examples
+    if not np.array_equal(batch, np.repeat(np.arange(1, examples + 1), repeat)):
+        return None
+    units = roots[dims[carrying[0]][0]]
+    return Place(module, argument, carrying[0], units, repeat)
+
+
+def _own_input(flow: _Flow, read: Read, dims: dict[int, Dims], roots: Array) -> Place | None:
+    call = flow.trace.calls[read.call]
+    if not call.stack:
+        return None
+    inside = call.stack[-1]
+    module = flow.trace.modules[inside]
+    for x in flow.chain(read.source):
+        for argument, value in enumerate(module.inputs):
+            if value is x and flow.only_read(x, inside):
+                return _place(dims[id(x)], roots, module.name, argument)
+    return None
+
+
+def find(
+    engine: Labeller, traces: Sequence[Trace], roots: Array
+) -> dict[tuple[int, int], Place]:
+    """The place of every read, keyed by (trace, call); a read without one is missing."""
+    out: dict[tuple[int, int], Place] = {}
+    for number, trace in enumerate(traces):
+        reads = [r for r in engine.reads if r.trace == number]
+        flow, dims = _Flow(trace, reads), engine.dims_of[number]
+        for read in reads:
+            place = _own_input(flow, read, dims, roots)
+            if place is not None:
+                out[number, read.call] = place
+        for read in reads:
+            if (number, read.call) in out:
+                continue
+            for x in flow.chain(read.source):
+                k = flow.output_of.get(id(x))
+                covered = flow.only_read(x, None) if k is not None else None
+                if k is None or not covered or any((number, r.call) in out for r in covered):
+                    continue
+                place = _place(dims[id(x)], roots, trace.modules[k].name, -1)
+                if place is not None:
+                    out.update({(number, r.call): place for r in covered})
+                break
+    return _consistent(out, traces)
+
+
+def _consistent(
+    places: dict[tuple[int, int], Place], traces: Sequence[Trace]
+) -> dict[tuple[int, int], Place]:
+    """Without the places of modules that read different units in different calls."""
+    kinds: dict[tuple[str, int], list[Place]] = defaultdict(list)
+    calls: dict[tuple[str, int], set[tuple[int, int]]] = defaultdict(set)
+    total: dict[str, int] = defaultdict(int)
+    for trace in traces:
+        for module in trace.modules:
+            total[module.name] += 1
+    for (number, call), place in places.items():
+        key = (place.module, place.argument)
+        if not any(_equal(place, other) for other in kinds[key]):
+            kinds[key].append(place)
+        stack = traces[number].calls[call].stack
+        calls[key].add((number, stack[-1] if stack and place.argument >= 0 else -1 - call))
+    good = {
+        key
+        for key, different in kinds.items()
+        if len(different) == 1 and (key[1] < 0 or len(calls[key]) == total[key[0]])
+    }
+    outputs = {key for key in good if key[1] < 0 and total[key[0]] > len(traces)}
+    return {k: p for k, p in places.items() if (p.module, p.argument) in good - outputs}
+
+
+def _equal(a: Place, b: Place) -> bool:
+    same = (a.dim, a.repeat, len(a.units)) == (b.dim, b.repeat, len(b.units))
+    return same and np.array_equal(a.units, b.units)

@@ -1,0 +1,201 @@
+"""Rules of calls that compute: elementwise, convolution, products, norms, pools, reductions."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vibnet.graph.capture import Call
+from vibnet.graph.labeller import Blocks, Dims, Labeller
+from vibnet.graph.labels import Array, plain
+
+
+def _plain_of(x: Tensor) -> Dims:
+    return tuple(plain(n) for n in x.shape)
+
+
+def pointwise(engine: Labeller, call: Call) -> Dims:
+    """Elementwise with broadcasting: positions that meet are the same unit."""
+    shape = tuple(call.out.shape if isinstance(call.out, Tensor) else call.out[0].shape)
+    out: list[Array | None] = [None] * len(shape)
+    reason = f"{call} joins it with an axis that is no unit"
+    for x in engine.tensors(call):
+        dims = engine.dims(x)
+        for back in range(1, len(dims) + 1):
+            dim, size = dims[-back], shape[-back]
+            if dim.shape[1] != size:
+                engine.labels.pin(dim, f"{call} spreads it over another axis")
+                continue
+            before = out[-back]
+            if before is None:
+                out[-back] = dim
+            elif before is not dim:
+                engine.labels.same(before, dim, reason)
+                if not before[1].any() and dim[1].any():
+                    out[-back] = np.stack([before[0], dim[1]])
+    return tuple(plain(n) if d is None else d for d, n in zip(out, shape, strict=True))
+
+
+def first(engine: Labeller, call: Call) -> Any:  # noqa: ANN401 - one per output
+    """Everything keeps the labels of the first argument (dropout, copies)."""
+    return engine.dims(call.args[0])
+
+
+def convolution(engine: Labeller, call: Call) -> Dims:
+    """Any convolution: dense, grouped, depthwise, transposed, in 1-3 dimensions."""
+    x, weight, bias, _, _, _, transposed, _, groups = call.args[:9]
+    dims, w = engine.dims(x), engine.dims(weight)
+    for dim in (*dims[2:], *w[2:]):
+        engine.labels.pin(dim, f"{call} slides over it")
+    channels, columns = dims[1].shape[1], call.out.shape[1]
+    if groups == 1:
+        engine.read(x, 1, weight, 0 if transposed else 1, call)
+        out = w[1] if transposed else w[0]
+        engine.write(weight, out, call)
+    elif groups == channels:
+        out = np.repeat(dims[1], columns // channels, axis=1)
+        engine.labels.same(w[0], dims[1] if transposed else out, f"{call} keeps its channels")
+        if transposed or w[1].shape[1] > 1:
+            engine.labels.pin(w[1], f"{call} has several columns a channel")
+        if (name := engine.origin(weight)) is not None:
+            engine.depthwise.add(name)
+    elif transposed:
+        engine.labels.pin(dims[1], f"{call} is a grouped transposed convolution")
+        for dim in w[:2]:
+            engine.labels.pin(dim, f"{call} is a grouped transposed convolution")
+        out = plain(columns)
+    else:
+        engine.read_grouped(x, weight, groups, call)
+        engine.labels.pin(w[1], f"{call} counts these columns within a group")
+        out = w[0]
+        engine.write(weight, out, call)
+        engine.blocks.append(Blocks(out, groups, f"the {groups} groups of {call}"))
+    if bias is not None:
+        engine.labels.same(engine.dims(bias)[0], out, f"the bias of {call}")
+    return (dims[0], out, *(plain(n) for n in call.out.shape[2:]))
+
+
+def _product(engine: Labeller, call: Call, a: Tensor, b: Tensor) -> Dims:
+    left, right = engine.dims(a), engine.dims(b)
+    if engine.origin(b) is not None and b.ndim == 2:
+        engine.read(a, a.ndim - 1, b, 0, call)
+        engine.write(b, right[1], call)
+    elif engine.origin(a) is not None and a.ndim == 2:
+        engine.read(b, b.ndim - 2 if b.ndim > 1 else 0, a, 1, call)
+        engine.write(a, left[0], call)
+    else:
+        for dim in (left[-1], right[-2 if b.ndim > 1 else 0]):
+            engine.labels.pin(dim, f"{call} mixes it without a weight")
+    return (*left[:-1], *(right[-1:] if b.ndim > 1 else ()))
+
+
+def matmul(engine: Labeller, call: Call) -> Dims:
+    """mm, bmm, mv, dot: a sum over the last axis of the first and the first of the second."""
+    return _product(engine, call, *call.args[:2])
+
+
+def addmm(engine: Labeller, call: Call) -> Dims:
+    """addmm, baddbmm, addmv: a product plus a bias."""
+    bias, a, b = call.args[:3]
+    out = _product(engine, call, a, b)
+    dims = engine.dims(bias)
+    for back in range(1, len(dims) + 1):
+        if dims[-back].shape[1] == out[-back].shape[1]:
+            engine.labels.same(dims[-back], out[-back], f"the bias of {call}")
+        else:
+            engine.labels.pin(dims[-back], f"{call} spreads it over another axis")
+    return out
+
+
+def linear(engine: Labeller, call: Call) -> Dims:
+    """linear, where it is not taken apart into products."""
+    x, weight = call.args[:2]
+    bias = call.args[2] if len(call.args) > 2 else None
+    w = engine.dims(weight)
+    engine.read(x, x.ndim - 1, weight, 1, call)
+    engine.write(weight, w[0], call)
+    if bias is not None:
+        engine.labels.same(engine.dims(bias)[0], w[0], f"the bias of {call}")
+    return (*engine.dims(x)[:-1], w[0])
+
+
+def batch_norm(engine: Labeller, call: Call) -> list[Dims | None]:
+    """Batch norm keeps its channels; weight, bias and statistics belong to them."""
+    dims = engine.dims(call.args[0])
+    for x in call.args[1:5]:
+        if isinstance(x, Tensor):
+            engine.labels.same(engine.dims(x)[0], dims[1], f"{call} normalises it")
+    outputs = [x for x in call.out if isinstance(x, Tensor)]
+    channels = dims[1].shape[1]
+    return [dims, *((dims[1],) if tuple(x.shape) == (channels,) else None for x in outputs[1:])]
+
+
+def statistics(engine: Labeller, call: Call) -> list[Dims | None]:
+    """Layer and group norms: a statistic over units, so none of them may be cut exactly."""
+    for x in engine.tensors(call):
+        dims = engine.dims(x)
+        for dim in dims[1:] or dims:
+            engine.labels.pin(dim, f"{call} takes a statistic over it")
+    outputs = [x for x in call.out if isinstance(x, Tensor)]
+    return [engine.dims(call.args[0]), *([None] * (len(outputs) - 1))]
+
+
+def spatial(engine: Labeller, call: Call) -> Any:  # noqa: ANN401 - one per output
+    """Pools, interpolation, reflecting pads: work on the last axes, keep the others."""
+    x = call.args[0]
+    rank = next((k for k in (1, 2, 3) if f"{k}d" in call.op), x.ndim - 2)
+    dims = engine.dims(x)
+    for dim in dims[-rank:]:
+        engine.labels.pin(dim, f"{call} slides over it")
+    out = call.out if isinstance(call.out, Tensor) else call.out[0]
+    return (*dims[:-rank], *(plain(n) for n in out.shape[-rank:]))
+
+
+def _axes(call: Call, x: Tensor) -> list[int]:
+    given = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim")
+    axes = [given] if isinstance(given, int) else given
+    if not isinstance(axes, (list, tuple)) or not axes:
+        return list(range(x.ndim))
+    return [axis % x.ndim for axis in axes]
+
+
+def reduction(engine: Labeller, call: Call) -> Any:  # noqa: ANN401 - one per output
+    """mean, sum, max and the like: the reduced units are mixed without a weight."""
+    x = call.args[0]
+    dims, axes = engine.dims(x), _axes(call, x)
+    if not x.ndim:
+        return ()
+    for axis in axes:
+        engine.labels.pin(dims[axis], f"{call} mixes it without a weight")
+    out = call.out if isinstance(call.out, Tensor) else call.out[0]
+    if out.ndim == x.ndim:
+        return tuple(plain(1) if k in axes else d for k, d in enumerate(dims))
+    return tuple(d for k, d in enumerate(dims) if k not in axes)
+
+
+def softmax(engine: Labeller, call: Call) -> Dims:
+    """Softmax, cumulative sums, sorting: mix along one axis and keep the shape."""
+    x = call.args[0]
+    dims = engine.dims(x)
+    axis = call.args[1] if len(call.args) > 1 else -1
+    engine.labels.pin(dims[axis], f"{call} mixes it without a weight")
+    return dims
+
+
+def factory(engine: Labeller, call: Call) -> Dims:
+    """A tensor of one value everywhere: it takes the labels of whatever it meets."""
+    return tuple(engine.labels.new(n) if n > 1 else plain(n) for n in call.out.shape)
+
+
+def like(engine: Labeller, call: Call) -> Dims:
+    """A tensor made in the shape of another."""
+    return engine.dims(call.args[0])
+
+
+def embedding(engine: Labeller, call: Call) -> Dims:
+    """A table read by row number: rows stay, columns are units."""
+    table, index = call.args[:2]
+    rows, columns = engine.dims(table)
+    engine.labels.pin(rows, f"{call} numbers its rows")
+    engine.write(table, columns, call)
+    return (*engine.dims(index), columns)

@@ -1,0 +1,193 @@
+"""Units, and the sites they form: who writes them, who reads them, why they may not be cut."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from vibnet.graph.capture import Trace
+from vibnet.graph.constraints import EqualBlocks
+from vibnet.graph.labeller import Labeller
+from vibnet.graph.labels import Array
+from vibnet.graph.places import Place, find
+
+
+@dataclass(frozen=True)
+class Site:
+    """Units that the same weights write. `units` are numbers of the graph, empty when pinned.
+
+    `reason` says why the site may not be cut, `ungated` why it may be cut but not gated.
+    """
+
+    name: str
+    size: int
+    units: Array
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    reason: str = ""
+    ungated: str = ""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A stored weight that reads units: its name, the dimension of its columns, its groups."""
+
+    parameter: str
+    dim: int
+    groups: int
+    units: Array
+    foldable: bool
+
+
+@dataclass
+class Graph:
+    """Everything surgery needs to know of a model; no tensor of the model is in it."""
+
+    source: str
+    sites: list[Site]
+    pinned: list[Site]
+    parameters: dict[str, tuple[Array, ...]]
+    readers: list[Reader]
+    blocks: list[EqualBlocks]
+    within_group: dict[str, tuple[Array, int]]
+    depthwise: set[str]
+    places: list[Place]
+    unused: list[str]
+    total: int = 0
+    widths: dict[str, Array] = field(default_factory=dict)  # of norms without parameters
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of a model's class, and the names, shapes and types of its state."""
+    lines = [type(model).__qualname__]
+    lines += [f"{k} {tuple(v.shape)} {v.dtype}" for k, v in sorted(model.state_dict().items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+class _Builder:
+    def __init__(self, engine: Labeller, traces: list[Trace], model: nn.Module) -> None:
+        self.engine, self.traces, self.model = engine, traces, model
+        self.roots, self.pins = engine.labels.resolve()
+        self.places = find(engine, traces, self.roots)
+        self.writers: dict[int, dict[str, None]] = defaultdict(dict)
+        self.order: dict[int, None] = {}
+        for write in engine.writes:
+            for root in self.roots[write.atoms].tolist():
+                self.writers[root][write.parameter.rpartition(".")[0] or write.parameter] = None
+                self.order.setdefault(root)
+        self.readers: dict[int, dict[str, None]] = defaultdict(dict)
+        self.ungated: dict[int, str] = {}
+        self._reads()
+
+    def _reads(self) -> None:
+        """Who reads every class, and which classes cannot be gated, with the reason."""
+        calls: dict[str, set[tuple[int, int]]] = defaultdict(set)
+        dims: dict[str, set[int]] = defaultdict(set)
+        for read in self.engine.reads:
+            calls[read.parameter].add((read.trace, read.call))
+            dims[read.parameter].add(read.parameter_dim)
+        self.foldable = {
+            name: self.engine.used.get(name, set()) <= calls[name] and len(dims[name]) == 1
+            for name in calls
+        }
+        for read in self.engine.reads:
+            call = self.traces[read.trace].calls[read.call]
+            roots = np.unique(self.roots[read.atoms[0]]).tolist()
+            reason = ""
+            if (read.trace, read.call) not in self.places:
+                reason = f"{call} does not read its module's own input, so no gate can stand there"
+            elif not self.foldable[read.parameter]:
+                reason = f"{read.parameter} is also used elsewhere, so no multiplier fits into it"
+            for root in roots:
+                self.readers[root][read.parameter.rpartition(".")[0] or read.parameter] = None
+                if reason:
+                    self.ungated.setdefault(root, reason)
+
+    def sites(self) -> tuple[list[Site], list[Site], Array]:
+        """Cuttable sites, pinned sites, and the number of every class."""
+        groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for root in self.order:
+            reason = self.pins.get(root, "")
+            if not reason and root not in self.readers:
+                reason = "nothing reads it with a stored weight"
+            key = (tuple(self.writers[root]), reason, self.ungated.get(root, ""))
+            groups[key].append(root)
+        index = np.full(self.engine.labels.count, -1, dtype=np.int64)
+        good: list[Site] = []
+        bad: list[Site] = []
+        names: dict[str, int] = defaultdict(int)
+        total = 0
+        for (writers, reason, ungated), roots in groups.items():
+            readers: dict[str, None] = {}
+            for root in roots:
+                readers.update(self.readers.get(root, {}))
+            names[writers[0]] += 1
+            name = writers[0] + (f"#{names[writers[0]]}" if names[writers[0]] > 1 else "")
+            units = np.arange(0)
+            if not reason:
+                units = np.arange(total, total + len(roots))
+                index[roots] = units
+                total += len(roots)
+            site = Site(name, len(roots), units, writers, tuple(readers), reason, ungated)
+            (bad if reason else good).append(site)
+        return good, bad, index
+
+    def graph(self) -> Graph:
+        sites, pinned, index = self.sites()
+        roots, engine = self.roots, self.engine
+        of = lambda atoms: index[roots[atoms]]  # noqa: E731 - one expression, used below
+        parameters = {
+            name: tuple(of(dim[0]) for dim in dims) for name, dims in engine.parameters.items()
+        }
+        readers: dict[tuple[str, int], Reader] = {}
+        for read in engine.reads:
+            readers[read.parameter, read.parameter_dim] = Reader(
+                read.parameter,
+                read.parameter_dim,
+                read.groups,
+                of(read.atoms[0]) if read.groups > 1 else parameters[read.parameter][read.parameter_dim],
+                self.foldable[read.parameter],
+            )
+        places = {
+            (p.module, p.argument): replace(p, units=index[p.units]) for p in self.places.values()
+        }
+        blocks = [EqualBlocks(of(b.atoms[0]), b.blocks, b.why) for b in engine.blocks]
+        names = {name for name, _ in self.model.named_parameters()}
+        return Graph(
+            fingerprint(self.model),
+            sites,
+            pinned,
+            parameters,
+            list(readers.values()),
+            [b for b in blocks if (b.units >= 0).any()],
+            {name: (of(a[0]), groups) for (name, _), (a, groups) in engine.within_group.items()},
+            engine.depthwise,
+            [p for p in places.values() if (p.units >= 0).any()],
+            sorted(names - set(engine.used)),
+            sum(s.size for s in sites),
+            self._widths(of),
+        )
+
+    def _widths(self, of: Callable[[Array], Array]) -> dict[str, Array]:
+        """The channels of norms that hold no tensor to tell them by."""
+        modules = dict(self.model.named_modules())
+        out: dict[str, Array] = {}
+        for number, trace in enumerate(self.traces):
+            for call in trace.modules:
+                owner = modules[call.name]
+                if isinstance(owner, _NormBase) and owner.weight is owner.running_mean is None:
+                    dims = self.engine.dims_of[number].get(id(call.inputs[0]), ())
+                    if len(dims) > 1:
+                        out[call.name] = of(dims[1][0])
+        return out
+
+
+def build(engine: Labeller, traces: list[Trace], model: nn.Module) -> Graph:
+    """The graph of a labelled model, before any trial cut."""
+    return _Builder(engine, traces, model).graph()

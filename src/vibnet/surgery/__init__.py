@@ -1,0 +1,1 @@
+"""Gates in, units out: attach, plan, prune, save and load."""

@@ -1,0 +1,196 @@
+"""A model with gates: noise in training, the mean of the kept units in evaluation."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from vibnet.errors import ConfigError
+from vibnet.graph.constraints import Mask, legal
+from vibnet.graph.places import Place
+from vibnet.graph.sites import Graph, Site
+from vibnet.methods import VIBGate
+
+
+def key(site: str) -> str:
+    """The name of a site's gate in the ModuleDict, which allows no dots."""
+    return site.replace(".", "/")
+
+
+class Draw:
+    """The multipliers of the forward under way; a copy of a model starts without one."""
+
+    def __init__(self) -> None:
+        self.value: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Draw":
+        return Draw()
+
+    def __reduce__(self) -> tuple[type["Draw"], tuple[()]]:
+        return Draw, ()
+
+
+class Multiply(nn.Module):
+    """Multiplies one dimension of what a module reads (or gives) by the draw of its units.
+
+    `columns` says for every position which entry of the draw it takes, the last entry being 1.
+    """
+
+    columns: Tensor
+
+    def __init__(self, place: Place, column_of_unit: np.ndarray, ones: int, draw: Draw) -> None:  # type: ignore[type-arg]  # any integers
+        super().__init__()
+        columns = np.where(place.units < 0, ones, column_of_unit[place.units])
+        start = int(columns[0])
+        self.run = (start, len(columns)) if (columns == np.arange(start, start + len(columns))).all() else None
+        self.register_buffer("columns", torch.as_tensor(columns), persistent=False)
+        self.dim, self.repeat, self.argument, self.draw = place.dim, place.repeat, place.argument, draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape as x, every unit multiplied by its draw."""
+        z = self.draw.value
+        if z is None:
+            raise ConfigError(
+                "a gate was reached outside a forward of its gated model. Call the gated model, "
+                "not the model inside it."
+            )
+        z = z.narrow(1, *self.run) if self.run else z.index_select(1, self.columns)
+        if len(z) > 1 and self.repeat > 1:
+            z = z.repeat_interleave(self.repeat, 0)
+        shape = [1] * x.ndim
+        shape[self.dim], shape[0] = z.shape[1], len(z)
+        return x * z.reshape(shape).to(x.dtype)
+
+    def before(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A forward pre-hook."""
+        return (*args[: self.argument], self(args[self.argument]), *args[self.argument + 1 :])
+
+    def after(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:  # noqa: ANN401
+        """A forward hook."""
+        result: Tensor = self(output)
+        return result
+
+
+def is_ours(hook: Any) -> bool:  # noqa: ANN401 - any hook
+    """Whether a hook is one of a gated model."""
+    return isinstance(getattr(hook, "__self__", None), Multiply)
+
+
+class Gated(nn.Module):
+    """A thin wrapper round a copy of a model, with a gate for every site.
+
+    In training every forward draws one multiplier per site, example and unit, used by all its
+    readers. In evaluation kept units are multiplied by their mean, the others by zero.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: Graph,
+        sites: list[Site],
+        example: Any,  # noqa: ANN401 - any tree
+        multiple: int = 1,
+    ) -> None:
+        super().__init__()
+        self.example = example
+        self.model, self.graph, self.multiple = model, graph, multiple
+        self.sites = sites
+        like = next((p for p in model.parameters() if p.is_floating_point()), None)
+        self.gates = nn.ModuleDict({key(s.name): VIBGate(s.size, like) for s in sites})
+        self._draw = Draw()
+        self._columns = np.full(graph.total, sum(s.size for s in sites), dtype=np.int64)
+        start = 0
+        for site in sites:
+            self._columns[site.units] = np.arange(start, start + site.size)
+            start += site.size
+        self.places = nn.ModuleList()
+        modules = dict(model.named_modules())
+        for place in graph.places:
+            if not (self._columns[place.units[place.units >= 0]] < start).any():
+                continue
+            multiply = Multiply(place, self._columns, start, self._draw)
+            self.places.append(multiply)
+            target = modules[place.module]
+            if place.argument < 0:
+                target.register_forward_hook(multiply.after)
+            else:
+                target.register_forward_pre_hook(multiply.before)
+        self.train(model.training)
+
+    def gate(self, site: str) -> VIBGate:
+        """The gate of a site, by the site's name."""
+        if key(site) not in self.gates:
+            names = ", ".join(s.name for s in self.sites)
+            raise ConfigError(f"there is no gate {site!r}. The gated sites are: {names}.")
+        gate = self.gates[key(site)]
+        assert isinstance(gate, VIBGate)
+        return gate
+
+    def all_gates(self) -> Iterator[tuple[Site, VIBGate]]:
+        """Every gated site and its gate."""
+        for site in self.sites:
+            yield site, self.gate(site.name)
+
+    def _joined(self) -> tuple[Tensor, Tensor]:
+        gates = [gate for _, gate in self.all_gates()]
+        return torch.cat([g.mu for g in gates]), torch.cat([g.log_var for g in gates])
+
+    @torch.compiler.disable
+    def kept(self) -> Mask:
+        """Which units of the graph stay: snr above 1, then the constraints; ungated ones stay."""
+        score = np.full(self.graph.total, np.inf)
+        for site, gate in self.all_gates():
+            score[site.units] = gate.snr().detach().double().cpu().numpy()
+        if np.isnan(score).any():
+            raise ConfigError("a gate's signal-to-noise ratio is not a number. Training diverged.")
+        sites = [s.units for s in self.graph.sites]
+        return legal(score > 1, score, sites, self.graph.blocks, 1, self.multiple)
+
+    def multipliers(self, kept: Mask) -> Tensor:
+        """What evaluation multiplies every unit of the graph with, float64, shape ``(units,)``."""
+        out = torch.ones(self.graph.total, dtype=torch.float64)
+        for site, gate in self.all_gates():
+            out[torch.as_tensor(site.units)] = gate.mu.detach().double().cpu()
+        return out * torch.as_tensor(kept)
+
+    @torch.compiler.disable
+    def _mean(self) -> Tensor:
+        mu, _ = self._joined()
+        order = torch.as_tensor(np.argsort(self._columns, kind="stable")[: len(mu)])
+        values = self.multipliers(self.kept())[order].to(mu)
+        return torch.cat([values, values.new_ones(1)])[None]
+
+    def _sample(self, examples: int) -> Tensor:
+        mu, log_var = self._joined()
+        noise = torch.randn(examples, len(mu), dtype=mu.dtype, device=mu.device)
+        z = torch.addcmul(mu, noise, torch.exp(0.5 * log_var))
+        return torch.cat([z, z.new_ones(examples, 1)], 1)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the model's own
+        """The model's own forward, with gates."""
+        leaves = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.ndim]
+        z = self._sample(len(leaves[0])) if self.training else self._mean()
+        self._draw.value = z
+        try:
+            output = self.model(*args, **kwargs)
+        finally:
+            self._draw.value = None
+        if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._keep_for_recomputation(output, z)
+        return output
+
+    def _keep_for_recomputation(self, output: Any, z: Tensor) -> None:  # noqa: ANN401
+        """Activation checkpointing runs gates again in the backward: give it the same draw."""
+        draw = self._draw
+
+        def again(grad: Tensor) -> Tensor:
+            draw.value = z
+            return grad
+
+        values = output.to_tuple() if hasattr(output, "to_tuple") else output
+        for leaf in tree_leaves(values):
+            if isinstance(leaf, Tensor) and leaf.requires_grad:
+                leaf.register_hook(again)

@@ -1,0 +1,195 @@
+"""Fold the multipliers into the weights, cut, verify: a plain smaller model."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from vibnet.errors import FoldError, PlanError, VerificationError
+from vibnet.graph.capture import arguments
+from vibnet.graph.constraints import Mask
+from vibnet.graph.cut import cut
+from vibnet.graph.probe import analyse
+from vibnet.graph.sites import Graph
+from vibnet.surgery import plan as planning
+from vibnet.surgery.gated import Gated, is_ours
+from vibnet.surgery.plan import Plan
+
+LARGEST_DOUBLE = 2**30  # bytes of a model that is verified in float64
+TOLERANCE = 1e-10  # of the output scale, float64
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a cut did: the plan, the tensors cut, how far the answers moved (or not verified)."""
+
+    plan: Plan
+    tensors: dict[str, list[list[int]]]
+    weights: tuple[int, int]
+    difference: float | None
+    unchanged: bool
+
+    def __str__(self) -> str:
+        before, after = self.weights
+        moved = "not verified" if self.difference is None else f"{self.difference:.1e} of the scale"
+        head = "every unit is open: an equal copy" if self.unchanged else "cut"
+        return f"{head}: {before} -> {after} parameters, outputs moved by {moved}\n{self.plan}"
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """A copy of a model without hooks of ours."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        for table in (module._forward_pre_hooks, module._forward_hooks):
+            for number in [k for k, hook in table.items() if is_ours(hook)]:
+                del table[number]  # type: ignore[attr-defined]  # a union of two kinds of tables
+    return model
+
+
+def fold(model: nn.Module, graph: Graph, multipliers: Tensor) -> None:
+    """Multiply the columns of every reader's weight by its units' multipliers, in place.
+
+    Exact, for a reader is linear in what it reads and its weight has no other use.
+
+    Raises:
+        FoldError: the weight has another use and a multiplier is not 1.
+    """
+    state = dict(model.named_parameters(remove_duplicate=False))
+    state.update(model.named_buffers(remove_duplicate=False))  # type: ignore[arg-type]  # tensors
+    for reader in graph.readers:
+        units = torch.as_tensor(reader.units)
+        scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
+        if bool((scale == 1).all()):
+            continue
+        if not reader.foldable:
+            raise FoldError(
+                f"{reader.parameter} is used in another way too, so no multiplier fits into it."
+            )
+        with torch.no_grad():
+            weight = state[reader.parameter]
+            weight.copy_((weight.double() * _columns(weight, reader.dim, reader.groups, scale)).to(weight))
+
+
+def _columns(weight: Tensor, dim: int, groups: int, scale: Tensor) -> Tensor:
+    scale = scale.to(weight.device)
+    if groups > 1:
+        rows = scale.reshape(groups, -1).repeat_interleave(weight.shape[0] // groups, 0)
+        return rows.reshape(*rows.shape, *[1] * (weight.ndim - 2))
+    shape = [1] * weight.ndim
+    shape[dim] = -1
+    return scale.reshape(shape)
+
+
+def closed(model: nn.Module, graph: Graph, kept: Mask) -> nn.Module:
+    """A copy of a plain model of the same size whose readers ignore the units that go."""
+    model = bare(model)
+    state = dict(model.named_parameters(remove_duplicate=False))
+    for reader in graph.readers:
+        units = reader.units
+        scale = torch.as_tensor(np.where(units < 0, True, kept[units])).double()
+        with torch.no_grad():
+            weight = state[reader.parameter]
+            if reader.foldable:
+                weight.mul_(_columns(weight, reader.dim, reader.groups, scale).to(weight))
+    return model
+
+
+def answers(model: nn.Module, example: Any, dtype: torch.dtype) -> list[Tensor]:  # noqa: ANN401
+    """The outputs of a model in eval mode, in a floating point type, on a copy."""
+    model = copy.deepcopy(model).to(dtype).eval()
+    cast = lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x  # noqa: E731
+    args, kwargs = tree_map(cast, arguments(example))
+    with torch.no_grad(), torch.random.fork_rng():
+        output = model(*args, **kwargs)
+    values = output.to_tuple() if hasattr(output, "to_tuple") else output
+    return [x.double() for x in tree_leaves(values) if isinstance(x, Tensor)]
+
+
+def difference(a: list[Tensor], b: list[Tensor]) -> float:
+    """The largest difference of two answers, as a part of the largest output."""
+    worst = 0.0
+    for x, y in zip(a, b, strict=True):
+        if x.shape != y.shape:
+            return float("inf")
+        scale = max(float(x.abs().max()), 1e-30) if x.numel() else 1.0
+        gap = float((x - y).abs().max()) / scale if x.numel() else 0.0
+        worst = gap if gap != gap else max(worst, gap)
+    return worst
+
+
+def compare(reference: nn.Module, small: nn.Module, example: Any) -> float:  # noqa: ANN401
+    """How far the small model's answers are from the reference's.
+
+    In float64 for models under 1 GiB. Else in the model's own type, where 100 times its rounding
+    noise is allowed.
+
+    Raises:
+        VerificationError: further than rounding explains.
+    """
+    size = sum(p.numel() * p.element_size() for p in reference.parameters())
+    dtype = torch.float64 if size < LARGEST_DOUBLE else next(reference.parameters()).dtype
+    gap = difference(answers(reference, example, dtype), answers(small, example, dtype))
+    allowed = TOLERANCE if dtype == torch.float64 else 100 * torch.finfo(dtype).eps
+    if not gap <= allowed:
+        raise VerificationError(
+            f"the small model answers differently: outputs moved by {gap:.1e} of their scale, "
+            f"{allowed:.0e} is allowed. Nothing was changed. Please report the model."
+        )
+    return gap
+
+
+def prune(
+    model: nn.Module,
+    plan: Plan | None = None,
+    example: Any = None,  # noqa: ANN401 - any tree
+    *,
+    verify: bool = True,
+) -> tuple[nn.Module, Report]:
+    """A smaller model of the caller's own class, with the same answers.
+
+    Args:
+        model: what `attach` returned, or a plain module; left untouched.
+        plan: what to keep; without one a gated model decides itself.
+        example: what the model is called with; needed for a plain module and to verify.
+        verify: compare the answers on the example; False writes "not verified".
+
+    Returns:
+        The small model and a report.
+
+    Raises:
+        PlanError: the plan does not fit the model.
+        VerificationError: the answers differ; nothing has changed.
+    """
+    gated = model if isinstance(model, Gated) else None
+    if gated is not None and example is None:
+        example = gated.example
+    if example is None:
+        raise PlanError("prune: a model without gates needs an example: prune(model, plan, example).")
+    graph = gated.graph if gated is not None else analyse(model, example)
+    if plan is None and gated is None:
+        raise PlanError("prune: a model without gates needs a plan. Make one with vibnet.plan.")
+    kept = gated.kept() if gated is not None and plan is None else planning.mask(graph, plan)  # type: ignore[arg-type]  # not both None
+    inner = gated.model if gated is not None else model
+    small = bare(inner)
+    if gated is not None:
+        fold(small, graph, gated.multipliers(kept))
+    small_before = copy.deepcopy(small) if verify and plan is not None else small
+    tensors = cut(small, graph, kept)
+    gap = None
+    if verify:
+        own = gated is not None and plan is None
+        gap = compare(model if own else closed(small_before, graph, kept), small, example)
+    count = tuple(sum(p.numel() for p in m.parameters()) for m in (inner, small))
+    _same_modes(inner, small)
+    made = planning.of_graph(graph, kept)
+    return small, Report(made, tensors, (count[0], count[1]), gap, bool(kept.all()))
+
+
+def _same_modes(old: nn.Module, new: nn.Module) -> None:
+    modes = {name: m.training for name, m in old.named_modules()}
+    for name, module in new.named_modules():
+        module.training = modes.get(name, module.training)
