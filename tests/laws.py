@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import torch
 from liveliness import another, lively, liveness
-
 from torch.utils._pytree import tree_map
 
 from vibnet import attach, prune
@@ -22,7 +21,10 @@ def close_units(gated, share, seed):
         for _, gate in gated.all_gates():
             n = len(gate.mu)
             shut = torch.as_tensor(random.random(n) < share)
-            gate.mu.copy_(torch.as_tensor(random.uniform(0.5, 1.5, n)) * torch.as_tensor(random.choice([-1, 1], n)))
+            gate.mu.copy_(
+                torch.as_tensor(random.uniform(0.5, 1.5, n))
+                * torch.as_tensor(random.choice([-1, 1], n))
+            )
             gate.log_var.copy_(torch.where(shut, 5.0, -9.0))
 
 
@@ -41,7 +43,9 @@ def law_one(model, example, seed=0):
     for gate in gated.gates.values():
         gate.mu.data.fill_(1)
     assert liveness(model, example, other) >= LIVE
-    identity = difference(answers(model, example, torch.float64), answers(gated, example, torch.float64))
+    identity = difference(
+        answers(model, example, torch.float64), answers(gated, example, torch.float64)
+    )
     assert identity <= EXACT, f"identity law: {identity}"
     for share in (0.5, 0.25, 0.1, 0.0):
         close_units(gated, share, seed)
@@ -54,7 +58,40 @@ def law_one(model, example, seed=0):
     gap = difference(reference, answers(small, other, torch.float64))
     assert gap <= EXACT, f"eval differs from deployed by {gap}\n{report}"
     assert liveness(small, example, other) >= LIVE
+    assert swapped(small, gated.graph, other) >= FAULT, "two swapped columns do not show"
+    if gated.kept().all():
+        return None  # nothing could be closed and leave the network alive: the case does not count
+    assert opened(gated, other, reference) >= FAULT, "a closed unit left open does not show"
     return report, small, gated
+
+
+def swapped(small, graph, example):
+    """How far the outputs move when two kept columns of one reader are swapped: the most found."""
+    right = answers(small, example, torch.float64)
+    worst = 0.0
+    for reader in graph.readers:
+        wrong = copy.deepcopy(small)
+        weight = dict(wrong.named_parameters(remove_duplicate=False))[reader.parameter]
+        if weight.shape[reader.dim] < 2:
+            continue
+        order = torch.arange(weight.shape[reader.dim])
+        order[[0, 1]] = order[[1, 0]]
+        weight.data = weight.data.index_select(reader.dim, order)
+        worst = max(worst, difference(right, answers(wrong, example, torch.float64)))
+    return worst
+
+
+def opened(gated, example, right):
+    """How far the outputs move when one closed unit stays open: the most found."""
+    worst = 0.0
+    for name, gate in gated.gates.items():
+        shut = torch.nonzero(gate.log_var > 0).flatten().tolist()
+        for unit in shut[:2]:
+            wrong = copy.deepcopy(gated)
+            with torch.no_grad():
+                wrong.gates[name].log_var[unit] = -9
+            worst = max(worst, difference(right, answers(wrong, example, torch.float64)))
+    return worst
 
 
 __all__ = ["close_units", "copy", "law_one"]

@@ -1,5 +1,7 @@
 """Learn which units of a network matter, and take the others out, exactly."""
 
+from vibnet.surgery.artefact import load as load
+from vibnet.surgery.artefact import save as save
 from vibnet.surgery.attach import attach as attach
 from vibnet.surgery.attach import parameter_groups as parameter_groups
 from vibnet.surgery.attach import penalty as penalty

@@ -60,7 +60,7 @@ class Trace:
     state: dict[int, str] = field(default_factory=dict)
 
 
-def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401 - any tree
+def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """An example as positional and keyword arguments: a tensor, a tuple of them, or a dict."""
     if isinstance(example, Mapping):
         args, kwargs = (), dict(example)
@@ -85,13 +85,15 @@ def _source_line() -> str:
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     def __init__(self, trace: Trace) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.trace = trace
         self.stack: list[int] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         name = func.overloadpacket.__name__
@@ -103,14 +105,14 @@ class _Recorder(TorchDispatchMode):
             self.trace.calls.append(call)
         return out
 
-    def enter(self, name: str) -> Any:  # noqa: ANN401 - a hook
+    def enter(self, name: str) -> Any:
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
             self.trace.modules.append(ModuleCall(name, args))
             self.stack.append(len(self.trace.modules) - 1)
 
         return hook
 
-    def leave(self, _module: nn.Module, _args: Any, output: Any) -> None:  # noqa: ANN401
+    def leave(self, _module: nn.Module, _args: Any, output: Any) -> None:
         self.trace.modules[self.stack.pop()].output = output
 
 
@@ -125,7 +127,7 @@ def shadow(model: nn.Module, mode: FakeTensorMode | None) -> nn.Module:
             for value in (*owner._parameters.values(), *owner._buffers.values()):
                 if value is None or id(value) in memo:
                     continue
-                fake = mode.from_tensor(value.detach())
+                fake: Tensor = mode.from_tensor(value.detach())
                 if isinstance(value, nn.Parameter):
                     fake = nn.Parameter(fake, requires_grad=value.requires_grad)
                 memo[id(value)] = fake
@@ -144,7 +146,7 @@ def _quiet() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def at_least_two(example: Any) -> Any:  # noqa: ANN401 - any tree
+def at_least_two(example: Any) -> Any:
     """The example with a batch of two where it has one: a batch of one hides its axis."""
     leaves = [x for x in tree_leaves(arguments(example)) if isinstance(x, Tensor) and x.ndim]
     if not leaves or leaves[0].shape[0] != 1:
@@ -155,7 +157,7 @@ def at_least_two(example: Any) -> Any:  # noqa: ANN401 - any tree
     return tree_map(twice, example)
 
 
-def run(model: nn.Module, example: Any, training: bool, mode: FakeTensorMode | None) -> Trace:  # noqa: ANN401
+def run(model: nn.Module, example: Any, training: bool, mode: FakeTensorMode | None) -> Trace:
     """Run a shadow of a model once and record it. `model` itself must already be a shadow."""
     fake = (lambda x: mode.from_tensor(x) if isinstance(x, Tensor) else x) if mode else _clone
     args, kwargs = tree_map(fake, arguments(example))
@@ -178,15 +180,15 @@ def run(model: nn.Module, example: Any, training: bool, mode: FakeTensorMode | N
             stack.enter_context(mode)
         stack.enter_context(recorder)
         output = model(*args, **kwargs)
-    trace.outputs = [x for x in _tensors(output)]
+    trace.outputs = list(_tensors(output))
     return trace
 
 
-def _clone(x: Any) -> Any:  # noqa: ANN401 - a leaf
+def _clone(x: Any) -> Any:
     return x.detach().clone() if isinstance(x, Tensor) else x
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any tree
+def _tensors(output: Any) -> Iterator[Tensor]:
     values = output.to_tuple() if hasattr(output, "to_tuple") else output
     if hasattr(values, "__dataclass_fields__"):
         values = {name: getattr(values, name) for name in values.__dataclass_fields__}
@@ -200,7 +202,7 @@ def _tensors(output: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any tree
             )
 
 
-def capture(model: nn.Module, example: Any) -> list[Trace]:  # noqa: ANN401 - any tree
+def capture(model: nn.Module, example: Any) -> list[Trace]:
     """The forward of a model in train and in eval mode; the model is left untouched.
 
     Raises:
@@ -223,7 +225,7 @@ def capture(model: nn.Module, example: Any) -> list[Trace]:  # noqa: ANN401 - an
                 return traces
             except CaptureError:
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever the user's forward raises
+            except Exception as error:
                 failure = failure or error
     where = traceback.extract_tb(failure.__traceback__)[-1] if failure else None
     raise CaptureError(
@@ -233,7 +235,7 @@ def capture(model: nn.Module, example: Any) -> list[Trace]:  # noqa: ANN401 - an
     ) from failure
 
 
-def _shapes(example: Any) -> str:  # noqa: ANN401 - any tree
+def _shapes(example: Any) -> str:
     return ", ".join(
         str(tuple(x.shape)) for x in tree_leaves(arguments(example)) if isinstance(x, Tensor)
     )

@@ -22,7 +22,8 @@ class EqualBlocks:
     def counts(self, kept: Mask) -> Array:
         """How many positions of every block stay."""
         stay = np.where(self.units < 0, True, kept[self.units])
-        return stay.reshape(self.blocks, -1).sum(axis=1)
+        counts: Array = stay.reshape(self.blocks, -1).sum(axis=1)
+        return counts
 
     def broken(self, kept: Mask) -> bool:
         """Whether a set of kept units breaks the constraint."""

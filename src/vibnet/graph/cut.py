@@ -36,7 +36,9 @@ def shape_only(value: Tensor, indices: list[Array]) -> Tensor:
     return value.detach().new_empty([len(index) for index in indices])
 
 
-def _grouped(value: Tensor, indices: list[Array], units: Array, groups: int, kept: Mask, how: Take) -> Tensor:
+def _grouped(
+    value: Tensor, indices: list[Array], units: Array, groups: int, kept: Mask, how: Take
+) -> Tensor:
     """A grouped weight: the columns that stay differ from group to group."""
     stay = np.where(units < 0, True, kept[units]).reshape(groups, -1)
     rows = value.shape[0] // groups
@@ -69,7 +71,7 @@ def cut(model: nn.Module, graph: Graph, kept: Mask, how: Take = take) -> dict[st
                 name = f"{prefix}.{leaf}" if prefix else leaf
                 if id(value) not in done:
                     done[id(value)] = _cut_one(value, name, graph, kept, how, record)
-                table[leaf] = done[id(value)]  # type: ignore[assignment]  # a parameter for one
+                table[leaf] = done[id(value)]
         state_sizes(owner, f"{prefix}.weight" if prefix else "weight", graph.depthwise)
         if prefix in graph.widths and isinstance(owner, _NormBase):
             units = graph.widths[prefix]
@@ -78,7 +80,12 @@ def cut(model: nn.Module, graph: Graph, kept: Mask, how: Take = take) -> dict[st
 
 
 def _cut_one(
-    value: Tensor, name: str, graph: Graph, kept: Mask, how: Take, record: dict[str, list[list[int]]]
+    value: Tensor,
+    name: str,
+    graph: Graph,
+    kept: Mask,
+    how: Take,
+    record: dict[str, list[list[int]]],
 ) -> Tensor:
     if name not in graph.parameters:
         return value

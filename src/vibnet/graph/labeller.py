@@ -84,7 +84,7 @@ class Labeller:
                 )
 
     def add(self, trace: Trace, batch: int = 0) -> None:
-        """Label everything in a trace; `batch` is the dimension of the inputs that counts examples."""
+        """Label everything in a trace; `batch` is the inputs' dimension that counts examples."""
         self.trace = trace
         self._known, self._origin = {}, dict(trace.state)
         self.dims_of.append(self._known)
@@ -113,7 +113,8 @@ class Labeller:
         self._note_uses(call)
         outputs = [x for x in tree_leaves(call.out) if isinstance(x, Tensor)]
         results = result if isinstance(result, list) else [result] * len(outputs)
-        for x, dims in zip(outputs, results, strict=True):
+        for x, given in zip(outputs, results, strict=True):
+            dims = given
             if dims is None or len(dims) != x.ndim:
                 dims = tuple(plain(n) for n in x.shape)
             if tuple(d.shape[1] for d in dims) != tuple(x.shape):
@@ -148,7 +149,7 @@ class Labeller:
             self._known[id(x)] = found
         return found
 
-    def derive(self, x: Tensor, out: Any) -> None:  # noqa: ANN401 - whatever an op returns
+    def derive(self, x: Tensor, out: Any) -> None:
         """A layout call on a parameter gives the same parameter in another shape."""
         name = self._origin.get(id(x))
         if name is not None and isinstance(out, Tensor):
@@ -185,11 +186,11 @@ class Labeller:
         self.labels.same(before[0], units, f"{call} shares its weight with another reader")
         self._read(x, 1, name, 1, units, groups)
 
-    def _read(self, x: Tensor, dim: int, name: str, position: int, units: Array, groups: int) -> None:
+    def _read(
+        self, x: Tensor, dim: int, name: str, position: int, units: Array, groups: int
+    ) -> None:
         trace = len(self.dims_of) - 1
-        self.reads.append(
-            Read(self._index, trace, x, dim, name, position, groups, units)
-        )
+        self.reads.append(Read(self._index, trace, x, dim, name, position, groups, units))
 
     def _parameter_dim(self, name: str, columns: Array) -> int | None:
         atoms = np.unique(columns[0])

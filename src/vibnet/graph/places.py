@@ -42,7 +42,9 @@ class _Flow:
         self.maker: dict[int, int] = {}
         self.final = {id(x) for x in trace.outputs}
         for k, call in enumerate(trace.calls):
-            for x in {id(x) for x in tree_leaves((call.args, call.kwargs)) if isinstance(x, Tensor)}:
+            for x in {
+                id(x) for x in tree_leaves((call.args, call.kwargs)) if isinstance(x, Tensor)
+            }:
                 self.users[x].append(k)
             if isinstance(call.out, Tensor):
                 self.maker.setdefault(id(call.out), k)
@@ -111,9 +113,7 @@ def _own_input(flow: _Flow, read: Read, dims: dict[int, Dims], roots: Array) -> 
     return None
 
 
-def find(
-    engine: Labeller, traces: Sequence[Trace], roots: Array
-) -> dict[tuple[int, int], Place]:
+def find(engine: Labeller, traces: Sequence[Trace], roots: Array) -> dict[tuple[int, int], Place]:
     """The place of every read, keyed by (trace, call); a read without one is missing."""
     out: dict[tuple[int, int], Place] = {}
     for number, trace in enumerate(traces):

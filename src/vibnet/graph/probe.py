@@ -20,7 +20,14 @@ from vibnet.graph.sites import Graph, Site, build
 class Probe:
     """Cuts some units of some sites of a shadow of the model and compares every call."""
 
-    def __init__(self, model: nn.Module, example: Any, engine: Labeller, traces: list[cap.Trace], graph: Graph) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Any,
+        engine: Labeller,
+        traces: list[cap.Trace],
+        graph: Graph,
+    ) -> None:
         self.model, self.example = model, example
         self.traces, self.graph = traces, graph
         roots, _ = engine.labels.resolve()
@@ -36,14 +43,20 @@ class Probe:
         self.fake = bool(traces[0].calls) and "Fake" in type(traces[0].outputs[0]).__name__
 
     def step(self, sites: list[Site]) -> Mask:
-        """A legal cut of about a third of the units of some sites."""
+        """A legal cut of about a third of the units of some sites; more where less is illegal."""
         random = np.random.default_rng(0)
         score = random.random(self.graph.total)
         wanted = np.ones(self.graph.total, dtype=np.bool_)
-        for site in sites:
-            low = site.units[np.argsort(score[site.units])]
-            wanted[low[: max(1, len(low) // 3)]] = False
-        return legal(wanted, score, [s.units for s in self.graph.sites], self.graph.blocks)
+        every = [s.units for s in self.graph.sites]
+        kept = wanted
+        uncut = [s.units for s in sites]
+        for share in (1 / 3, 2 / 3, 1.0):
+            for units in uncut:
+                low = units[np.argsort(score[units])]
+                wanted[low[: max(1, int(len(low) * share))]] = False
+            kept = legal(wanted, score, every, self.graph.blocks)
+            uncut = [units for units in uncut if kept[units].all()]
+        return kept
 
     def complaint(self, sites: list[Site]) -> str:
         """Why the cut model does not run as predicted; empty if it does."""
@@ -67,7 +80,7 @@ class Probe:
             quiet.setLevel(logging.CRITICAL)
             try:
                 again = cap.run(copied, self.example, trace.training, mode)
-            except Exception as error:  # noqa: BLE001 - whatever the user's forward raises
+            except Exception as error:
                 return f"after a trial cut the model fails: {str(error).splitlines()[0][:160]}"
             finally:
                 quiet.setLevel(level)
@@ -83,9 +96,7 @@ class Probe:
             for a, b in zip(tree_leaves(old.out), tree_leaves(new.out), strict=True):
                 if not isinstance(a, Tensor) or id(a) not in expected:
                     continue
-                shape = tuple(
-                    int(np.where(u < 0, True, kept[u]).sum()) for u in expected[id(a)]
-                )
+                shape = tuple(int(np.where(u < 0, True, kept[u]).sum()) for u in expected[id(a)])
                 if shape != tuple(b.shape):
                     return (
                         f"{old} has a size written into it: after a trial cut it gives "
@@ -105,7 +116,7 @@ class Probe:
         return found or {site.name: why for site in sites}
 
 
-def analyse(model: nn.Module, example: Any, batch: int = 0) -> Graph:  # noqa: ANN401 - any tree
+def analyse(model: nn.Module, example: Any, batch: int = 0) -> Graph:
     """What may be cut in a model: capture, label, find sites, try a cut.
 
     Raises:

@@ -141,7 +141,11 @@ class _Builder:
     def graph(self) -> Graph:
         sites, pinned, index = self.sites()
         roots, engine = self.roots, self.engine
-        of = lambda atoms: index[roots[atoms]]  # noqa: E731 - one expression, used below
+
+        def of(atoms: Array) -> Array:
+            numbers: Array = index[roots[atoms]]
+            return numbers
+
         parameters = {
             name: tuple(of(dim[0]) for dim in dims) for name, dims in engine.parameters.items()
         }
@@ -151,7 +155,9 @@ class _Builder:
                 read.parameter,
                 read.parameter_dim,
                 read.groups,
-                of(read.atoms[0]) if read.groups > 1 else parameters[read.parameter][read.parameter_dim],
+                of(read.atoms[0])
+                if read.groups > 1
+                else parameters[read.parameter][read.parameter_dim],
                 self.foldable[read.parameter],
             )
         places = {

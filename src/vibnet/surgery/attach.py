@@ -16,7 +16,9 @@ from vibnet.graph.sites import Graph, Site
 from vibnet.surgery.gated import Gated
 
 
-def _select(sites: Sequence[Site], include: Sequence[str], exclude: Sequence[str], model: nn.Module) -> list[Site]:
+def _select(
+    sites: Sequence[Site], include: Sequence[str], exclude: Sequence[str], model: nn.Module
+) -> list[Site]:
     names = [s.name for s in sites]
     for pattern in (*include, *exclude):
         if not any(fnmatchcase(n, pattern) for s in sites for n in (s.name, *s.writers)):
@@ -35,7 +37,7 @@ def _select(sites: Sequence[Site], include: Sequence[str], exclude: Sequence[str
 
 def attach(
     model: nn.Module,
-    example: Any,  # noqa: ANN401 - a tensor, a tuple or a dict
+    example: Any,
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -61,7 +63,9 @@ def attach(
     """
     for name, value in (("min_units", min_units), ("multiple", multiple)):
         if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"attach: {name} must be a whole number of at least 1, got {value!r}.")
+            raise ConfigError(
+                f"attach: {name} must be a whole number of at least 1, got {value!r}."
+            )
     graph = analyse(model, example)
     gateable = [s for s in graph.sites if not s.ungated and s.size >= min_units]
     chosen = _select(gateable, include, exclude, model)
@@ -117,7 +121,9 @@ def penalty(gated: nn.Module, gamma: float) -> Tensor:
     return gamma * torch.stack(nats).sum()
 
 
-def parameter_groups(gated: nn.Module, lr: float, gate_lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    gated: nn.Module, lr: float, gate_lr: float, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
     """Groups for an optimiser: weights with decay, gates without and with their own rate."""
     owner = find(gated)
     gates = list(owner.gates.parameters())

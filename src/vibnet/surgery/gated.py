@@ -41,13 +41,22 @@ class Multiply(nn.Module):
 
     columns: Tensor
 
-    def __init__(self, place: Place, column_of_unit: np.ndarray, ones: int, draw: Draw) -> None:  # type: ignore[type-arg]  # any integers
+    def __init__(self, place: Place, column_of_unit: np.ndarray, ones: int, draw: Draw) -> None:
         super().__init__()
         columns = np.where(place.units < 0, ones, column_of_unit[place.units])
         start = int(columns[0])
-        self.run = (start, len(columns)) if (columns == np.arange(start, start + len(columns))).all() else None
+        self.run = (
+            (start, len(columns))
+            if (columns == np.arange(start, start + len(columns))).all()
+            else None
+        )
         self.register_buffer("columns", torch.as_tensor(columns), persistent=False)
-        self.dim, self.repeat, self.argument, self.draw = place.dim, place.repeat, place.argument, draw
+        self.dim, self.repeat, self.argument, self.draw = (
+            place.dim,
+            place.repeat,
+            place.argument,
+            draw,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape as x, every unit multiplied by its draw."""
@@ -68,13 +77,13 @@ class Multiply(nn.Module):
         """A forward pre-hook."""
         return (*args[: self.argument], self(args[self.argument]), *args[self.argument + 1 :])
 
-    def after(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:  # noqa: ANN401
+    def after(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         """A forward hook."""
         result: Tensor = self(output)
         return result
 
 
-def is_ours(hook: Any) -> bool:  # noqa: ANN401 - any hook
+def is_ours(hook: Any) -> bool:
     """Whether a hook is one of a gated model."""
     return isinstance(getattr(hook, "__self__", None), Multiply)
 
@@ -91,7 +100,7 @@ class Gated(nn.Module):
         model: nn.Module,
         graph: Graph,
         sites: list[Site],
-        example: Any,  # noqa: ANN401 - any tree
+        example: Any,
         multiple: int = 1,
     ) -> None:
         super().__init__()
@@ -138,7 +147,7 @@ class Gated(nn.Module):
         gates = [gate for _, gate in self.all_gates()]
         return torch.cat([g.mu for g in gates]), torch.cat([g.log_var for g in gates])
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here
     def kept(self) -> Mask:
         """Which units of the graph stay: snr above 1, then the constraints; ungated ones stay."""
         score = np.full(self.graph.total, np.inf)
@@ -156,7 +165,7 @@ class Gated(nn.Module):
             out[torch.as_tensor(site.units)] = gate.mu.detach().double().cpu()
         return out * torch.as_tensor(kept)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here
     def _mean(self) -> Tensor:
         mu, _ = self._joined()
         order = torch.as_tensor(np.argsort(self._columns, kind="stable")[: len(mu)])
@@ -169,7 +178,7 @@ class Gated(nn.Module):
         z = torch.addcmul(mu, noise, torch.exp(0.5 * log_var))
         return torch.cat([z, z.new_ones(examples, 1)], 1)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the model's own
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own forward, with gates."""
         leaves = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.ndim]
         z = self._sample(len(leaves[0])) if self.training else self._mean()
@@ -182,7 +191,7 @@ class Gated(nn.Module):
             self._keep_for_recomputation(output, z)
         return output
 
-    def _keep_for_recomputation(self, output: Any, z: Tensor) -> None:  # noqa: ANN401
+    def _keep_for_recomputation(self, output: Any, z: Tensor) -> None:
         """Activation checkpointing runs gates again in the backward: give it the same draw."""
         draw = self._draw
 
@@ -193,4 +202,4 @@ class Gated(nn.Module):
         values = output.to_tuple() if hasattr(output, "to_tuple") else output
         for leaf in tree_leaves(values):
             if isinstance(leaf, Tensor) and leaf.requires_grad:
-                leaf.register_hook(again)
+                leaf.register_hook(again)  # type: ignore[no-untyped-call]  # torch has no types here

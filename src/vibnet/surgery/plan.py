@@ -52,7 +52,9 @@ class Plan:
         except (json.JSONDecodeError, AttributeError, KeyError) as error:
             raise PlanError(f"this is not a complete plan ({error!r}). Write it again.") from error
         if (schema, version) != (SCHEMA, VERSION):
-            raise PlanError(f"this is a {schema} of version {version}; this program reads {VERSION}.")
+            raise PlanError(
+                f"this is a {schema} of version {version}; this program reads {VERSION}."
+            )
         if digest({"schema": schema, "version": version, **body}) != stated:
             raise PlanError("the plan was altered after it was written: its digest does not fit.")
         for name in ("writers", "readers"):
@@ -90,7 +92,7 @@ def of_graph(graph: Graph, kept: Mask) -> Plan:
     )
 
 
-def plan(model: nn.Module, example: Any = None) -> Plan:  # noqa: ANN401 - any tree
+def plan(model: nn.Module, example: Any = None) -> Plan:
     """What `prune` would cut: of a gated model as trained, of a plain one everything whole.
 
     Args:
@@ -130,7 +132,12 @@ def mask(graph: Graph, wanted: Plan) -> Mask:
         if not positions:
             raise PlanError(f"the plan keeps no unit of {name}. Keep at least one.")
         chosen = np.asarray(positions)
-        if chosen.dtype.kind != "i" or chosen.min() < 0 or chosen.max() >= site.size or len(set(positions)) != len(positions):
+        if (
+            chosen.dtype.kind != "i"
+            or chosen.min() < 0
+            or chosen.max() >= site.size
+            or len(set(positions)) != len(positions)
+        ):
             raise PlanError(
                 f"the plan keeps {positions} of {name}, which has units 0 to {site.size - 1}. "
                 f"Name each kept unit once."

@@ -1,8 +1,10 @@
 """Fold the multipliers into the weights, cut, verify: a plain smaller model."""
 
 import copy
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,6 +25,9 @@ LARGEST_DOUBLE = 2**30  # bytes of a model that is verified in float64
 TOLERANCE = 1e-10  # of the output scale, float64
 
 
+_REPORTS: "WeakKeyDictionary[nn.Module, Report]" = WeakKeyDictionary()
+
+
 @dataclass(frozen=True)
 class Report:
     """What a cut did: the plan, the tensors cut, how far the answers moved (or not verified)."""
@@ -32,6 +37,8 @@ class Report:
     weights: tuple[int, int]
     difference: float | None
     unchanged: bool
+    depthwise: frozenset[str] = frozenset()
+    widths: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         before, after = self.weights
@@ -46,7 +53,7 @@ def bare(model: nn.Module) -> nn.Module:
     for module in model.modules():
         for table in (module._forward_pre_hooks, module._forward_hooks):
             for number in [k for k, hook in table.items() if is_ours(hook)]:
-                del table[number]  # type: ignore[attr-defined]  # a union of two kinds of tables
+                del table[number]
     return model
 
 
@@ -71,7 +78,9 @@ def fold(model: nn.Module, graph: Graph, multipliers: Tensor) -> None:
             )
         with torch.no_grad():
             weight = state[reader.parameter]
-            weight.copy_((weight.double() * _columns(weight, reader.dim, reader.groups, scale)).to(weight))
+            weight.copy_(
+                (weight.double() * _columns(weight, reader.dim, reader.groups, scale)).to(weight)
+            )
 
 
 def _columns(weight: Tensor, dim: int, groups: int, scale: Tensor) -> Tensor:
@@ -98,7 +107,7 @@ def closed(model: nn.Module, graph: Graph, kept: Mask) -> nn.Module:
     return model
 
 
-def answers(model: nn.Module, example: Any, dtype: torch.dtype) -> list[Tensor]:  # noqa: ANN401
+def answers(model: nn.Module, example: Any, dtype: torch.dtype) -> list[Tensor]:
     """The outputs of a model in eval mode, in a floating point type, on a copy."""
     model = copy.deepcopy(model).to(dtype).eval()
     cast = lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x  # noqa: E731
@@ -117,11 +126,11 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
             return float("inf")
         scale = max(float(x.abs().max()), 1e-30) if x.numel() else 1.0
         gap = float((x - y).abs().max()) / scale if x.numel() else 0.0
-        worst = gap if gap != gap else max(worst, gap)
+        worst = gap if math.isnan(gap) else max(worst, gap)
     return worst
 
 
-def compare(reference: nn.Module, small: nn.Module, example: Any) -> float:  # noqa: ANN401
+def compare(reference: nn.Module, small: nn.Module, example: Any) -> float:
     """How far the small model's answers are from the reference's.
 
     In float64 for models under 1 GiB. Else in the model's own type, where 100 times its rounding
@@ -145,7 +154,7 @@ def compare(reference: nn.Module, small: nn.Module, example: Any) -> float:  # n
 def prune(
     model: nn.Module,
     plan: Plan | None = None,
-    example: Any = None,  # noqa: ANN401 - any tree
+    example: Any = None,
     *,
     verify: bool = True,
 ) -> tuple[nn.Module, Report]:
@@ -168,7 +177,9 @@ def prune(
     if gated is not None and example is None:
         example = gated.example
     if example is None:
-        raise PlanError("prune: a model without gates needs an example: prune(model, plan, example).")
+        raise PlanError(
+            "prune: a model without gates needs an example: prune(model, plan, example)."
+        )
     graph = gated.graph if gated is not None else analyse(model, example)
     if plan is None and gated is None:
         raise PlanError("prune: a model without gates needs a plan. Make one with vibnet.plan.")
@@ -186,7 +197,26 @@ def prune(
     count = tuple(sum(p.numel() for p in m.parameters()) for m in (inner, small))
     _same_modes(inner, small)
     made = planning.of_graph(graph, kept)
-    return small, Report(made, tensors, (count[0], count[1]), gap, bool(kept.all()))
+    widths = {
+        name: int(np.where(units < 0, True, kept[units]).sum())
+        for name, units in graph.widths.items()
+    }
+    report = Report(
+        made,
+        tensors,
+        (count[0], count[1]),
+        gap,
+        bool(kept.all()),
+        frozenset(graph.depthwise),
+        widths,
+    )
+    _REPORTS[small] = report
+    return small, report
+
+
+def report_of(small: nn.Module) -> Report | None:
+    """The report of a model that `prune` returned and that still lives."""
+    return _REPORTS.get(small)
 
 
 def _same_modes(old: nn.Module, new: nn.Module) -> None:

@@ -36,7 +36,7 @@ def pointwise(engine: Labeller, call: Call) -> Dims:
     return tuple(plain(n) if d is None else d for d, n in zip(out, shape, strict=True))
 
 
-def first(engine: Labeller, call: Call) -> Any:  # noqa: ANN401 - one per output
+def first(engine: Labeller, call: Call) -> Any:
     """Everything keeps the labels of the first argument (dropout, copies)."""
     return engine.dims(call.args[0])
 
@@ -140,7 +140,7 @@ def statistics(engine: Labeller, call: Call) -> list[Dims | None]:
     return [engine.dims(call.args[0]), *([None] * (len(outputs) - 1))]
 
 
-def spatial(engine: Labeller, call: Call) -> Any:  # noqa: ANN401 - one per output
+def spatial(engine: Labeller, call: Call) -> Any:
     """Pools, interpolation, reflecting pads: work on the last axes, keep the others."""
     x = call.args[0]
     rank = next((k for k in (1, 2, 3) if f"{k}d" in call.op), x.ndim - 2)
@@ -159,7 +159,7 @@ def _axes(call: Call, x: Tensor) -> list[int]:
     return [axis % x.ndim for axis in axes]
 
 
-def reduction(engine: Labeller, call: Call) -> Any:  # noqa: ANN401 - one per output
+def reduction(engine: Labeller, call: Call) -> Any:
     """mean, sum, max and the like: the reduced units are mixed without a weight."""
     x = call.args[0]
     dims, axes = engine.dims(x), _axes(call, x)

@@ -124,12 +124,11 @@ def _range(engine: Labeller, call: Call, dim: Array, start: int, stop: int, step
 
 def slice_(engine: Labeller, call: Call) -> Dims:
     """A range of one axis."""
-    x, *rest = call.args
-    axis, start, stop, step = [*rest, *[None] * (4 - len(rest))]
-    axis = (axis or 0) % x.ndim
+    x = call.args[0]
+    axis, start, stop, step = (*call.args[1:], *(0, None, None, None)[len(call.args) - 1 :])
+    axis %= x.ndim
     dims = list(engine.dims(x))
-    start, stop, step = slice(start, stop, step).indices(x.shape[axis])
-    dims[axis] = _range(engine, call, dims[axis], start, stop, step)
+    dims[axis] = _range(engine, call, dims[axis], *slice(start, stop, step).indices(x.shape[axis]))
     return tuple(dims)
 
 
