@@ -1,5 +1,6 @@
 """Learn which units of a network matter, and take the others out, exactly."""
 
+from vibnet.cost import measure as measure
 from vibnet.surgery.artefact import load as load
 from vibnet.surgery.artefact import save as save
 from vibnet.surgery.attach import attach as attach

@@ -125,10 +125,11 @@ def _range(engine: Labeller, call: Call, dim: Array, start: int, stop: int, step
 def slice_(engine: Labeller, call: Call) -> Dims:
     """A range of one axis."""
     x = call.args[0]
-    axis, start, stop, step = (*call.args[1:], *(0, None, None, None)[len(call.args) - 1 :])
-    axis %= x.ndim
+    rest = [*call.args[1:], *(0, None, None, None)[len(call.args) - 1 :]]
+    axis = rest[0] % x.ndim
+    start, stop, step = slice(*rest[1:]).indices(x.shape[axis])
     dims = list(engine.dims(x))
-    dims[axis] = _range(engine, call, dims[axis], *slice(start, stop, step).indices(x.shape[axis]))
+    dims[axis] = _range(engine, call, dims[axis], start, stop, step)
     return tuple(dims)
 
 

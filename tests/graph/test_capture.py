@@ -1,0 +1,164 @@
+import copy
+
+import pytest
+import torch
+from networks import NETWORKS
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from vibnet.errors import CaptureError, ConfigError
+from vibnet.graph.capture import arguments, at_least_two, capture, shadow
+
+
+class Calls(nn.Module):
+    """A model whose forward is a function of it and its input."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.function = forward
+
+    def forward(self, *args, **kwargs):
+        return self.function(self.linear, *args, **kwargs)
+
+
+def test_an_example_is_a_tensor_a_tuple_or_a_dict():
+    x, y = torch.ones(1), torch.zeros(2)
+    assert arguments(x) == ((x,), {})
+    assert arguments((x, y)) == ((x, y), {})
+    assert arguments([x, 3]) == ((x, 3), {})
+    assert arguments({"x": x, "flag": True}) == ((), {"x": x, "flag": True})
+
+
+@pytest.mark.parametrize("example", [None, 3, (), {}, "text", ({"a": 1},)])
+def test_an_example_without_a_tensor_is_refused(example):
+    with pytest.raises(ConfigError, match="at least one tensor"):
+        arguments(example)
+
+
+def test_a_batch_of_one_is_doubled_and_others_are_left():
+    one, two = torch.randn(1, 3), torch.randn(2, 3)
+    assert torch.equal(at_least_two(one), torch.cat([one, one]))
+    assert at_least_two(two) is two
+    doubled = at_least_two({"x": one, "scale": torch.tensor(2.0), "n": 1})
+    assert doubled["x"].shape == (2, 3)
+    assert doubled["scale"].ndim == 0
+    assert doubled["n"] == 1
+
+
+def test_a_shadow_holds_no_storage_and_keeps_ties_flags_and_buffers():
+    model, _ = NETWORKS["tied_parameter"](0)
+    model.register_buffer("extra", torch.ones(3))
+    next(model.parameters()).requires_grad_(False)
+    copied = shadow(model, FakeTensorMode())
+    state = list(copied.named_parameters(remove_duplicate=False))
+    original = list(model.named_parameters(remove_duplicate=False))
+    assert all(isinstance(p, FakeTensor) for _, p in state)
+    assert isinstance(copied.extra, FakeTensor)
+    for (name, p), (other, q) in zip(state, original, strict=True):
+        assert name == other
+        assert (p.shape, p.dtype, p.requires_grad) == (q.shape, q.dtype, q.requires_grad)
+    same = [[p is r for _, r in state] for _, p in state]
+    assert same == [[q is r for _, r in original] for _, q in original]
+    assert isinstance(next(model.parameters()).data, torch.Tensor)
+
+
+def test_calls_know_their_operator_module_and_line():
+    def forward(linear, x):
+        return linear(x).relu()
+
+    training, evaluation = capture(Calls(forward), torch.randn(3, 4))
+    assert (training.training, evaluation.training) == (True, False)
+    relu = next(c for c in training.calls if c.op == "relu")
+    product = next(c for c in training.calls if c.op == "addmm")
+    line = forward.__code__.co_firstlineno + 1
+    assert str(relu) == f"relu in the model itself (test_capture.py:{line})"
+    assert str(product) == f"addmm in linear (test_capture.py:{line})"
+    assert relu.pointwise
+    assert not product.pointwise
+    assert [m.name for m in training.modules] == ["", "linear"]
+    assert [training.modules[k].name for k in product.stack] == ["", "linear"]
+    assert training.modules[1].output is product.out
+    assert training.outputs[0] is relu.out
+    assert training.inputs[0] is training.modules[0].inputs[0]
+
+
+def test_training_uses_batch_statistics_and_evaluation_the_running_ones():
+    model, example = NETWORKS["cnn"](0)
+    flags = [[(c.op, *c.args[5:6]) for c in t.calls if "batch_norm" in c.op] for t in capture(model, example)]
+    assert flags[0]
+    assert flags[0] != flags[1]
+
+
+def test_a_frozen_norm_stays_frozen_in_a_model_that_trains():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Dropout(0.5))
+    model[1].eval()
+    training, evaluation = capture(model, torch.randn(2, 4))
+    assert sum("dropout" in c.op or c.op == "bernoulli_" for c in training.calls) == 1
+    assert not any("dropout" in c.op or c.op == "bernoulli_" for c in evaluation.calls)
+
+
+def test_a_forward_that_looks_at_data_is_followed_too():
+    def forward(linear, x):
+        y = linear(x)
+        return y if y.sum().item() < 1e9 else y.relu()
+
+    assert [c.op for c in capture(Calls(forward), torch.randn(2, 4))[0].calls if "mm" in c.op]
+
+
+def test_a_model_that_takes_one_example_only_is_followed_with_one():
+    def forward(linear, x):
+        return linear(x.view(1, 4))
+
+    trace = capture(Calls(forward), torch.randn(1, 4))[0]
+    assert trace.inputs[0].shape == (1, 4)
+
+
+def test_a_model_that_does_not_run_says_so_with_shapes_and_place():
+    match = r"Sequential does not run on the example \(\(2, 5\)\).*train and in eval mode"
+    with pytest.raises(CaptureError, match=match):
+        capture(nn.Sequential(nn.Linear(4, 4)), torch.randn(2, 5))
+
+
+def test_an_error_of_the_users_own_is_told_and_chained():
+    def forward(linear, x):
+        raise KeyError("no such head")
+
+    with pytest.raises(CaptureError, match=r"no such head.*test_capture\.py:\d+") as caught:
+        capture(Calls(forward), torch.randn(2, 4))
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_an_output_that_cannot_be_followed_is_named():
+    def forward(linear, x):
+        return {"y": linear(x), "when": object()}
+
+    with pytest.raises(CaptureError, match="output holds a object, which cannot be followed"):
+        capture(Calls(forward), torch.randn(2, 4))
+
+
+def test_outputs_in_any_tree_are_found():
+    def forward(linear, x):
+        y = linear(x)
+        return {"a": y, "b": (y + 1, [None, 3, "text"])}
+
+    assert len(capture(Calls(forward), torch.randn(2, 4))[0].outputs) == 2
+
+
+def test_keyword_arguments_reach_the_model():
+    def forward(linear, *, x, scale):
+        return linear(x) * scale
+
+    trace = capture(Calls(forward), {"x": torch.randn(2, 4), "scale": 2.0})[0]
+    assert [x.shape for x in trace.inputs] == [(2, 4)]
+
+
+def test_the_model_keeps_its_state_hooks_and_modes():
+    model, example = NETWORKS["cnn"](0)
+    model.eval()
+    before = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    capture(model, example)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in model.modules())

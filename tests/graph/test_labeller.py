@@ -1,0 +1,74 @@
+import torch
+from torch import nn
+
+from vibnet.graph.capture import capture
+from vibnet.graph.labeller import Labeller
+from vibnet.graph.rules import TABLE
+
+
+def labelled(model, example, table=TABLE):
+    traces = capture(model, example)
+    engine = Labeller(dict(table))
+    engine.add_model(traces[0].model)
+    engine.add(traces[0])
+    return engine, traces[0]
+
+
+def chain():
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+
+def test_every_parameter_has_labels_in_every_dimension_and_ties_share_them():
+    model = chain()
+    model.append(model[1])
+    model.append(nn.Linear(2, 6))
+    model.append(model[2])
+    engine, _ = labelled(model, torch.randn(3, 4))
+    assert [d.shape[1] for d in engine.parameters["0.weight"]] == [6, 4]
+    assert "5.weight" not in engine.parameters
+
+
+def test_a_buffer_of_whole_numbers_holds_no_units():
+    engine, _ = labelled(nn.Sequential(nn.BatchNorm1d(4)), torch.randn(3, 4))
+    assert engine.parameters["0.num_batches_tracked"] == ()
+    assert engine.parameters["0.running_mean"][0][0].all()
+
+
+def test_writes_and_reads_are_those_of_the_layers():
+    engine, trace = labelled(chain(), torch.randn(3, 4))
+    assert [(w.parameter, w.module) for w in engine.writes] == [("0.weight", "0"), ("2.weight", "2")]
+    assert [(r.parameter, r.parameter_dim, r.groups) for r in engine.reads] == [
+        ("0.weight", 1, 1),
+        ("2.weight", 1, 1),
+    ]
+    roots, _ = engine.labels.resolve()
+    assert roots[engine.reads[1].atoms[0]].tolist() == roots[engine.writes[0].atoms].tolist()
+    assert trace.calls[engine.reads[1].call].module == "2"
+
+
+def test_examples_are_counted_along_the_batch():
+    engine, trace = labelled(chain(), torch.randn(3, 4))
+    assert engine.dims(trace.outputs[0])[0][1].tolist() == [1, 2, 3]
+    assert not engine.dims(trace.outputs[0])[1][1].any()
+
+
+def test_a_call_without_a_rule_pins_what_it_touches_with_its_name():
+    table = {k: v for k, v in TABLE.items() if k != "flip"}
+
+    class Flip(nn.Module):
+        def forward(self, x):
+            return x.flip(1)
+
+    model = nn.Sequential(nn.Linear(4, 6), Flip(), nn.Linear(6, 2))
+    for rules, pinned in ((table, True), (TABLE, False)):
+        engine, _ = labelled(model, torch.randn(3, 4), rules)
+        roots, reasons = engine.labels.resolve()
+        told = [reasons.get(r) for r in roots[engine.writes[0].atoms].tolist()]
+        assert all(("there is no rule for flip in 1" in (t or "")) == pinned for t in told)
+
+
+def test_a_rule_of_the_wrong_shape_pins():
+    table = {**TABLE, "relu": lambda engine, call: tuple(d[:, :1] for d in engine.dims(call.args[0]))}
+    engine, _ = labelled(chain(), torch.randn(3, 4), table)
+    _, reasons = engine.labels.resolve()
+    assert any("gives another shape than its rule" in r for r in reasons.values())

@@ -1,0 +1,72 @@
+import torch
+from networks import NETWORKS
+from torch import nn
+from torch.nn import functional as F
+
+from vibnet.graph.probe import analyse
+
+X = torch.randn(3, 4)
+
+
+def places(model, example=X):
+    return [(p.module, p.argument, p.dim, p.repeat) for p in analyse(model, example).places]
+
+
+def test_a_gate_stands_at_the_input_of_the_module_that_reads():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    graph = analyse(model, X)
+    (place,) = graph.places
+    assert (place.module, place.argument, place.dim, place.repeat) == ("2", 0, 1, 1)
+    assert place.units.tolist() == graph.sites[0].units.tolist()
+
+
+def test_tokens_are_counted_with_their_example():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    assert places(model, torch.randn(3, 5, 4)) == [("2", 0, 2, 1)]
+
+    class Folded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = model
+
+        def forward(self, x):
+            return self.body(x.flatten(0, 1))
+
+    assert places(Folded(), torch.randn(3, 5, 4)) == [("body.2", 0, 1, 5)]
+
+
+class Bare(nn.Module):
+    """A stored weight used in the model's own forward, after a module or after a function."""
+
+    def __init__(self, module, another=False):
+        super().__init__()
+        self.a, self.act = nn.Linear(4, 6), nn.ReLU()
+        self.w = nn.Parameter(torch.randn(2, 6))
+        self.module, self.another = module, another
+
+    def forward(self, x):
+        h = self.a(x)
+        h = self.act(h) if self.module else torch.relu(h)
+        y = F.linear(h, self.w)
+        return y * h.mean() if self.another else y
+
+
+def test_a_gate_stands_at_an_output_where_no_module_reads():
+    assert places(Bare(module=True)) == [("act", -1, 1, 1)]
+
+
+def test_where_no_gate_can_stand_the_site_says_so():
+    graph = analyse(Bare(module=False), X)
+    assert graph.places == []
+    (site,) = graph.sites
+    assert (site.name, site.reason) == ("a", "")
+    assert "so no gate can stand there" in site.ungated
+
+
+def test_every_site_that_can_be_gated_has_a_place_with_its_units():
+    for name in ("cnn", "unet", "residual_pre", "tied_module", "channel_shuffle"):
+        graph = analyse(*NETWORKS[name](0))
+        covered = {u for p in graph.places for u in p.units.tolist()}
+        for site in graph.sites:
+            if not site.ungated:
+                assert set(site.units.tolist()) <= covered, (name, site.name)

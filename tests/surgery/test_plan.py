@@ -1,0 +1,152 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from networks import NETWORKS
+from torch import nn
+
+from vibnet import Plan, attach, plan, prune
+from vibnet.errors import PlanError
+
+
+def three(width=6):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 5), nn.ReLU(), nn.Linear(5, 2)
+    )
+
+
+X = torch.ones(3, 4)
+
+
+def edited(made, **kept):
+    return dataclasses.replace(made, kept={**made.kept, **kept})
+
+
+def test_the_plan_of_a_plain_model_keeps_everything():
+    made = plan(three(), X)
+    assert made.sizes == {"0": 6, "2": 5}
+    assert made.kept == {"0": list(range(6)), "2": list(range(5))}
+    assert made.writers == {"0": ("0",), "2": ("2",)}
+    assert made.readers == {"0": ("2",), "2": ("4",)}
+    assert made.pinned == {"4": "it is an output of the model"}
+
+
+def test_the_plan_of_a_gated_model_keeps_what_its_gates_keep():
+    gated = attach(three().double(), X.double())
+    gated.gate("0").log_var.data[[1, 4]] = 5.0
+    made = plan(gated)
+    assert made.kept == {"0": [0, 2, 3, 5], "2": list(range(5))}
+    assert prune(gated)[1].plan == made
+
+
+def test_a_plain_model_needs_an_example():
+    with pytest.raises(PlanError, match=r"needs an example: plan\(model, example\)"):
+        plan(three())
+
+
+def test_json_gives_the_plan_back():
+    made = edited(plan(three(), X), **{"0": [1, 3]})
+    assert Plan.from_json(made.to_json()) == made
+    body = json.loads(made.to_json())
+    assert (body["schema"], body["version"]) == ("vibnet.plan", 1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_truncated_json_is_refused(share):
+    text = plan(three(), X).to_json()
+    with pytest.raises(PlanError, match="not a complete plan"):
+        Plan.from_json(text[: int(share * len(text))])
+
+
+@pytest.mark.parametrize("text", ["{}", "3", '"text"'])
+def test_json_of_something_else_is_refused(text):
+    with pytest.raises(PlanError, match="not a complete plan|is a"):
+        Plan.from_json(text)
+
+
+def test_altered_json_is_refused():
+    body = json.loads(plan(three(), X).to_json())
+    body["kept"]["0"] = [0]
+    with pytest.raises(PlanError, match="was altered after it was written"):
+        Plan.from_json(json.dumps(body))
+
+
+@pytest.mark.parametrize(("name", "value"), [("schema", "other"), ("version", 2)])
+def test_another_schema_or_version_is_refused(name, value):
+    body = json.loads(plan(three(), X).to_json())
+    body[name] = value
+    with pytest.raises(PlanError, match="this program reads 1"):
+        Plan.from_json(json.dumps(body))
+
+
+def test_a_plan_of_another_model_is_refused():
+    with pytest.raises(PlanError, match="made for another model"):
+        prune(three(), plan(three(7), X), X)
+
+
+@pytest.mark.parametrize(
+    ("kept", "match"),
+    [
+        ({"9": [0]}, "names sites that this model cannot cut: 9. It can cut: 0, 2"),
+        ({"4": [0]}, "names sites that this model cannot cut: 4"),
+        ({"0": [0, 6]}, "which has units 0 to 5"),
+        ({"0": [-1]}, "which has units 0 to 5"),
+        ({"0": [1, 1]}, "Name each kept unit once"),
+        ({"0": [0.5]}, "which has units 0 to 5"),
+        ({"0": [True]}, "which has units 0 to 5"),
+        ({"0": []}, "keeps no unit of 0. Keep at least one"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_with_the_site(kept, match):
+    model = three()
+    with pytest.raises(PlanError, match=match):
+        prune(model, edited(plan(model, X), **kept), X)
+
+
+def test_a_plan_that_leaves_groups_unequal_is_refused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 2, 1))
+    x = torch.randn(2, 3, 4, 4)
+    made = plan(model, x)
+    with pytest.raises(PlanError, match=r"the 2 groups of convolution in 1.*but keep \[2, 1\]"):
+        prune(model, edited(made, **{"0": [0, 1, 2]}), x)
+    with pytest.raises(PlanError, match="breaks a constraint"):
+        prune(model, edited(made, **{"0": [0, 1]}), x)
+    small, _ = prune(model, edited(made, **{"0": [1, 2]}), x)
+    assert small[1].weight.shape == (4, 1, 1, 1)
+
+
+def test_sites_that_a_plan_leaves_out_stay_whole():
+    model = three()
+    made = plan(model, X)
+    small, _ = prune(model, dataclasses.replace(made, kept={"2": [0]}), X)
+    assert (small[0].out_features, small[2].out_features) == (6, 1)
+
+
+def test_a_plan_is_a_table_one_can_read():
+    made = edited(plan(three(), X), **{"0": [1, 3]})
+    lines = str(made).splitlines()
+    assert lines[1].split() == ["0", "2", "6", "0", "->", "2"]
+    assert "4" in lines[3]
+    assert "whole: it is an output of the model" in lines[3]
+
+
+def test_weights_the_example_never_uses_are_listed():
+    class Spare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.spare = three(), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.body(x)
+
+    made = plan(Spare(), X)
+    assert made.unused == ("spare.bias", "spare.weight")
+    assert "never used by the example: spare.bias, spare.weight" in str(made)
+
+
+def test_plans_of_all_test_networks_survive_json():
+    for name in ("cnn", "unet", "grouped"):
+        made = plan(*NETWORKS[name](0))
+        assert Plan.from_json(made.to_json()) == made

@@ -1,0 +1,80 @@
+"""Law 1 and law 4 on networks with one construct each, the paper's, and random ones."""
+
+import os
+from statistics import median
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from laws import cuttable_share, law_one
+from networks import NETWORKS
+from random_networks import build, random_networks
+
+from vibnet.surgery.gated import is_ours
+from vibnet.zoo import VGG, LeNet5Caffe, LeNet300100, ResidualCNN
+
+# A grouped transposed convolution and a transposed tie leave no site that can be gated.
+REFUSED = {"transposed_grouped", "tied_transposed"}
+QUICK = settings(
+    max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+DEEP = settings(QUICK, max_examples=int(os.environ.get("VIBNET_FUZZ", "5000")))
+
+PAPER = {
+    "lenet300": lambda: (LeNet300100(), torch.randn(2, 1, 28, 28)),
+    "lenet5": lambda: (LeNet5Caffe(), torch.randn(2, 1, 28, 28)),
+    "vgg_d4": lambda: (VGG("D4", 10), torch.randn(2, 3, 32, 32)),
+    "vgg_d6": lambda: (VGG("D6", 10), torch.randn(2, 3, 32, 32)),
+    "vgg_g": lambda: (VGG("G", 100), torch.randn(2, 3, 32, 32)),
+    "vgg_g5": lambda: (VGG("G5", 10), torch.randn(2, 3, 32, 32)),
+    "residual": lambda: (ResidualCNN(), torch.randn(2, 1, 28, 28)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_eval_equals_deployed_on_networks_with_one_construct(name):
+    result = law_one(*NETWORKS[name](0))
+    assert (result is None) == (name in REFUSED)
+
+
+@pytest.mark.parametrize("name", sorted(PAPER))
+def test_eval_equals_deployed_on_the_networks_of_the_paper(name):
+    torch.manual_seed(0)
+    report, small, _ = law_one(*PAPER[name]())
+    assert report.weights[1] < report.weights[0]
+    hooks = [
+        h
+        for m in small.modules()
+        for h in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())
+    ]
+    assert not any(is_ours(h) for h in hooks)
+    assert {type(m).__module__.split(".")[0] for m in small.modules()} <= {"torch", "vibnet"}
+    assert {type(m).__module__ for m in small.modules() if "vibnet" in type(m).__module__} <= {
+        "vibnet.zoo.networks"
+    }
+
+
+def _fuzz(share_floor, limits):
+    shares = []
+    counted = []
+
+    @limits
+    @given(random_networks())
+    def law(spec):
+        result = law_one(*build(spec))
+        counted.append(result is not None)
+        shares.append(0.0 if result is None else cuttable_share(result[2]))
+
+    law()
+    assert median(shares) >= share_floor
+    assert sum(counted) >= 0.6 * len(counted)
+
+
+@pytest.mark.timeout(400)
+def test_eval_equals_deployed_on_random_networks():
+    _fuzz(0.5, QUICK)
+
+
+@pytest.mark.fuzz
+def test_eval_equals_deployed_on_thousands_of_random_networks():
+    _fuzz(0.5, DEEP)
