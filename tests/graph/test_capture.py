@@ -85,7 +85,10 @@ def test_calls_know_their_operator_module_and_line():
 
 def test_training_uses_batch_statistics_and_evaluation_the_running_ones():
     model, example = NETWORKS["cnn"](0)
-    flags = [[(c.op, *c.args[5:6]) for c in t.calls if "batch_norm" in c.op] for t in capture(model, example)]
+    flags = [
+        [(c.op, *c.args[5:6]) for c in t.calls if "batch_norm" in c.op]
+        for t in capture(model, example)
+    ]
     assert flags[0]
     assert flags[0] != flags[1]
 

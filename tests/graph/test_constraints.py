@@ -18,9 +18,7 @@ def problems(draw):
     for _ in range(draw(st.integers(0, 3))):
         number, size = draw(st.integers(1, 4)), draw(st.integers(1, 4))
         units = draw(
-            st.lists(
-                st.integers(-1, total - 1), min_size=number * size, max_size=number * size
-            )
+            st.lists(st.integers(-1, total - 1), min_size=number * size, max_size=number * size)
         )
         blocks.append(EqualBlocks(np.array(units), number, "blocks"))
     wanted = np.array(draw(st.lists(st.booleans(), min_size=total, max_size=total)))

@@ -67,9 +67,7 @@ def test_a_cut_of_nothing_changes_nothing():
 
 
 def test_every_group_keeps_its_own_columns():
-    model, graph = analysed(
-        nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1, groups=2), nn.Conv2d(4, 2, 1)
-    )
+    model, graph = analysed(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1, groups=2), nn.Conv2d(4, 2, 1))
     small = copy.deepcopy(model)
     cut(small, graph, keep(graph, "0", [0, 2, 4, 5]))
     weight = model[1].weight

@@ -36,7 +36,10 @@ def test_a_buffer_of_whole_numbers_holds_no_units():
 
 def test_writes_and_reads_are_those_of_the_layers():
     engine, trace = labelled(chain(), torch.randn(3, 4))
-    assert [(w.parameter, w.module) for w in engine.writes] == [("0.weight", "0"), ("2.weight", "2")]
+    assert [(w.parameter, w.module) for w in engine.writes] == [
+        ("0.weight", "0"),
+        ("2.weight", "2"),
+    ]
     assert [(r.parameter, r.parameter_dim, r.groups) for r in engine.reads] == [
         ("0.weight", 1, 1),
         ("2.weight", 1, 1),
@@ -68,7 +71,10 @@ def test_a_call_without_a_rule_pins_what_it_touches_with_its_name():
 
 
 def test_a_rule_of_the_wrong_shape_pins():
-    table = {**TABLE, "relu": lambda engine, call: tuple(d[:, :1] for d in engine.dims(call.args[0]))}
+    table = {
+        **TABLE,
+        "relu": lambda engine, call: tuple(d[:, :1] for d in engine.dims(call.args[0])),
+    }
     engine, _ = labelled(chain(), torch.randn(3, 4), table)
     _, reasons = engine.labels.resolve()
     assert any("gives another shape than its rule" in r for r in reasons.values())

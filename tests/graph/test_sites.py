@@ -53,7 +53,9 @@ def test_a_reader_with_another_use_cannot_be_gated_and_says_so():
 
 def test_what_nothing_reads_is_pinned_and_what_is_never_used_is_listed():
     graph = analyse(Uses(), torch.randn(3, 4))
-    assert {s.name: s.reason for s in graph.pinned}["dead"] == "nothing reads it with a stored weight"
+    assert {s.name: s.reason for s in graph.pinned}[
+        "dead"
+    ] == "nothing reads it with a stored weight"
     assert graph.unused == ["c.bias", "c.weight"]
 
 

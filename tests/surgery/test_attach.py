@@ -9,7 +9,6 @@ from vibnet import attach, parameter_groups, penalty
 from vibnet.errors import CaptureError, ConfigError, NoSitesError
 
 
-
 def three():
     return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
 
@@ -87,7 +86,9 @@ def test_counts_must_be_whole_and_positive(name, value):
         attach(three(), X, **{name: value})
 
 
-@pytest.mark.parametrize("weights", [{"9": 1.0}, {"0": -1.0}, {"0": float("nan")}, {"0": float("inf")}])
+@pytest.mark.parametrize(
+    "weights", [{"9": 1.0}, {"0": -1.0}, {"0": float("nan")}, {"0": float("inf")}]
+)
 def test_prices_must_be_of_gated_sites_finite_and_not_negative(weights):
     with pytest.raises(ConfigError, match="weights must map gated sites to finite numbers"):
         attach(three(), X, weights=weights)
@@ -99,7 +100,11 @@ def test_the_penalty_is_the_priced_sum_of_rates():
     for site, gate in gated.all_gates():
         price = 3.0 if site.name == "2" else 1.0
         for mu, log_var in zip(gate.mu.tolist(), gate.log_var.tolist(), strict=True):
-            total += price * 0.5 * torch.log1p(torch.tensor(mu * mu) / torch.tensor(log_var).exp()).item()
+            total += (
+                price
+                * 0.5
+                * torch.log1p(torch.tensor(mu * mu) / torch.tensor(log_var).exp()).item()
+            )
     assert penalty(gated, 0.25).item() == pytest.approx(0.25 * total, rel=1e-5)
     assert penalty(gated, 0).item() == 0
     assert penalty(nn.Sequential(gated), 0.25).item() == penalty(gated, 0.25).item()

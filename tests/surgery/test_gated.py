@@ -39,9 +39,7 @@ class Checkpointed(nn.Module):
             if self.reentrant is None or not self.training:
                 x = block(x).relu()
             else:
-                x = checkpoint(
-                    lambda y, b=block: b(y).relu(), x, use_reentrant=self.reentrant
-                )
+                x = checkpoint(lambda y, b=block: b(y).relu(), x, use_reentrant=self.reentrant)
         return self.head(x)
 
 

@@ -97,7 +97,9 @@ def test_parts_that_meet_become_one_set_of_units(name):
     graph = graph_of(function, 8, read)
     assert [(s.name, s.size) for s in graph.sites] == [("a", size)]
     assert {b.blocks for b in graph.blocks} == {blocks}
-    assert all(re.search(rf"the parts of {op} in .*test_layout\.py:\d+", b.why) for b in graph.blocks)
+    assert all(
+        re.search(rf"the parts of {op} in .*test_layout\.py:\d+", b.why) for b in graph.blocks
+    )
     assert sorted(graph.parameters["a.weight"][0].tolist()) == sorted([*range(size)] * blocks)
 
 
