@@ -40,13 +40,13 @@ def test_an_output_that_cannot_be_followed_is_named():
         def forward(self, x):
             return self.a(x), object()
 
-    with pytest.raises(CaptureError, match="output holds a object, which cannot be followed"):
+    with pytest.raises(CaptureError, match=r"output holds a object, which cannot be followed"):
         attach(Strange(), X)
 
 
 @pytest.mark.parametrize("example", [None, 3, {}])
 def test_an_example_without_a_tensor_is_refused(example):
-    with pytest.raises(ConfigError, match="at least one tensor"):
+    with pytest.raises(ConfigError, match=r"at least one tensor"):
         attach(three(), example)
 
 
@@ -71,7 +71,7 @@ def test_every_pattern_must_hit(options, pattern):
 
 
 def test_a_model_with_nothing_to_gate_says_why():
-    with pytest.raises(NoSitesError, match="no site that can be gated.*0: it is an output"):
+    with pytest.raises(NoSitesError, match=r"no site that can be gated.*0: it is an output"):
         attach(nn.Sequential(nn.Linear(4, 2)), X)
 
 
@@ -90,7 +90,7 @@ def test_counts_must_be_whole_and_positive(name, value):
     "weights", [{"9": 1.0}, {"0": -1.0}, {"0": float("nan")}, {"0": float("inf")}]
 )
 def test_prices_must_be_of_gated_sites_finite_and_not_negative(weights):
-    with pytest.raises(ConfigError, match="weights must map gated sites to finite numbers"):
+    with pytest.raises(ConfigError, match=r"weights must map gated sites to finite numbers"):
         attach(three(), X, weights=weights)
 
 
@@ -112,12 +112,12 @@ def test_the_penalty_is_the_priced_sum_of_rates():
 
 @pytest.mark.parametrize("gamma", [-1e-9, float("nan"), float("inf"), "1", None])
 def test_gamma_must_be_finite_and_not_negative(gamma):
-    with pytest.raises(ConfigError, match="gamma must be a finite number >= 0"):
+    with pytest.raises(ConfigError, match=r"gamma must be a finite number >= 0"):
         penalty(attach(three(), X), gamma)
 
 
 def test_a_plain_model_has_no_penalty():
-    with pytest.raises(ConfigError, match="Sequential holds no gated model"):
+    with pytest.raises(ConfigError, match=r"Sequential holds no gated model"):
         penalty(three(), 1.0)
 
 

@@ -8,6 +8,7 @@ from networks import NETWORKS, lively
 from torch import nn
 from torch.utils._pytree import tree_map
 
+import vibnet
 from vibnet import attach, plan, prune
 from vibnet.errors import PlanError, VerificationError
 from vibnet.graph.rules import TABLE
@@ -136,14 +137,14 @@ def test_a_wrong_rule_is_caught_and_changes_nothing(monkeypatch):
     monkeypatch.setitem(TABLE, "flip", lambda engine, call: engine.dims(call.args[0]))
     made = dataclasses.replace(plan(model, X), kept={"a": [0, 1]})
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(VerificationError, match="answers differently.*Nothing was changed"):
+    with pytest.raises(VerificationError, match=r"answers differently.*Nothing was changed"):
         prune(model, made, X)
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     gated = attach(model, X)
     close_units(gated, 0.5, 1)
     state = copy.deepcopy(gated.state_dict())
-    with pytest.raises(VerificationError, match="answers differently"):
+    with pytest.raises(VerificationError, match=r"answers differently"):
         prune(gated)
     assert all(torch.equal(v, state[k]) for k, v in gated.state_dict().items())
 
@@ -181,9 +182,9 @@ def test_the_users_hooks_stay_in_the_small_model():
 
 
 def test_a_plain_model_needs_a_plan_and_an_example():
-    with pytest.raises(PlanError, match="needs an example"):
+    with pytest.raises(PlanError, match=r"needs an example"):
         prune(three(), plan(three(), X))
-    with pytest.raises(PlanError, match="needs a plan"):
+    with pytest.raises(PlanError, match=r"needs a plan"):
         prune(three(), None, X)
 
 
@@ -202,3 +203,28 @@ def test_answers_are_those_in_evaluation_and_leave_the_model_alone():
     assert torch.equal(first, second)
     assert model.training
     assert next(model.parameters()).dtype == torch.float32
+
+
+def test_a_float32_model_with_means_other_than_one_is_cut_and_verified_in_its_own_type():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(8, 30), nn.ReLU(), nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 3)
+    )
+    example = torch.randn(4, 8)
+    gated = vibnet.attach(model, example)
+    close_units(gated, 0.5, 0)
+    small, report = vibnet.prune(gated)
+    assert report.difference < 1e-10
+    assert report.weights[1] < report.weights[0]
+    assert {p.dtype for p in small.parameters()} == {torch.float32}
+    torch.testing.assert_close(small(example), gated.eval()(example), rtol=1e-4, atol=1e-5)
+
+
+def test_modules_in_eval_mode_stay_in_eval_mode():
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    model[1].eval()
+    gated = vibnet.attach(model, torch.randn(3, 4))
+    small, _ = vibnet.prune(gated)
+    assert [m.training for m in gated.model] == [m.training for m in small]
+    assert not small[1].training
+    assert small[0].training

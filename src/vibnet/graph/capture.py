@@ -227,12 +227,18 @@ def capture(model: nn.Module, example: Any) -> list[Trace]:
                 raise
             except Exception as error:
                 failure = failure or error
-    where = traceback.extract_tb(failure.__traceback__)[-1] if failure else None
     raise CaptureError(
         f"{type(model).__name__} does not run on the example ({_shapes(example)}): {failure} "
-        f"(at {Path(where.filename).name if where else '?'}:{where.lineno if where else 0}). "
+        f"(at {place_of(failure)}). "
         f"Pass an example that the model accepts in train and in eval mode."
     ) from failure
+
+
+def place_of(error: BaseException | None) -> str:
+    """The last line of the caller's own code that an error passed through, as file:line."""
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    own = [f for f in frames if not f.filename.startswith(INTERNAL)] or frames
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else "?"
 
 
 def _shapes(example: Any) -> str:

@@ -12,6 +12,10 @@ from vibnet.graph.capture import Call, Trace
 from vibnet.graph.labels import Array, Labels, plain
 
 Dims = tuple[Array, ...]
+VIEWS = {
+    *("view", "_unsafe_view", "_reshape_alias", "reshape", "alias", "detach", "t", "transpose"),
+    *("permute", "unsqueeze", "squeeze", "expand", "slice", "select", "split", "split_with_sizes"),
+}
 Rule = Callable[["Labeller", Call], Any]
 
 
@@ -68,6 +72,7 @@ class Labeller:
     _known: dict[int, Dims] = field(default_factory=dict)
     _origin: dict[int, str] = field(default_factory=dict)
     _index: int = 0
+    _maybe_copies: set[int] = field(default_factory=set)
 
     def add_model(self, model: nn.Module) -> None:
         """New labels for every dimension of every parameter and buffer (shared ones once)."""
@@ -86,7 +91,7 @@ class Labeller:
     def add(self, trace: Trace, batch: int = 0) -> None:
         """Label everything in a trace; `batch` is the inputs' dimension that counts examples."""
         self.trace = trace
-        self._known, self._origin = {}, dict(trace.state)
+        self._known, self._origin, self._maybe_copies = {}, dict(trace.state), set()
         self.dims_of.append(self._known)
         for x in trace.inputs:
             dims = [plain(n) for n in x.shape]
@@ -111,6 +116,7 @@ class Labeller:
         else:
             result = rule(self, call)
         self._note_uses(call)
+        self._watch_copies(call)
         outputs = [x for x in tree_leaves(call.out) if isinstance(x, Tensor)]
         results = result if isinstance(result, list) else [result] * len(outputs)
         for x, given in zip(outputs, results, strict=True):
@@ -122,6 +128,25 @@ class Labeller:
                     self.labels.pin(dim, f"{call} gives another shape than its rule")
                 dims = tuple(plain(n) for n in x.shape)
             self._known[id(x)] = dims
+
+    def _watch_copies(self, call: Call) -> None:
+        """`contiguous` copies or not, depending on sizes: writing into its result is unsafe.
+
+        After a cut it may be the tensor itself, and the write would then reach other readers.
+        """
+        x = call.args[0] if call.args else None
+        if not isinstance(x, Tensor):
+            return
+        if call.op == "clone" and call.kwargs.get("memory_format") is not None:
+            self._maybe_copies.add(id(call.out))
+        elif id(x) in self._maybe_copies:
+            if call.op.endswith("_"):
+                for dim in self.dims(x):
+                    self.labels.pin(dim, f"{call} writes in place into what may not be a copy")
+            elif call.op in VIEWS:
+                self._maybe_copies.update(
+                    id(out) for out in tree_leaves(call.out) if isinstance(out, Tensor)
+                )
 
     def _note_uses(self, call: Call) -> None:
         """Remember which calls compute with a parameter, rather than give it another shape."""

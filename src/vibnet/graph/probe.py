@@ -81,7 +81,9 @@ class Probe:
             try:
                 again = cap.run(copied, self.example, trace.training, mode)
             except Exception as error:
-                return f"after a trial cut the model fails: {str(error).splitlines()[0][:160]}"
+                return (
+                    f"after a trial cut the model fails at {cap.place_of(error)}: {_short(error)}"
+                )
             finally:
                 quiet.setLevel(level)
             if found := self._compare(number, trace, again, kept):
@@ -114,6 +116,11 @@ class Probe:
         half = len(sites) // 2
         found = {**self.bad(sites[:half]), **self.bad(sites[half:])}
         return found or {site.name: why for site in sites}
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0][:160]
 
 
 def analyse(model: nn.Module, example: Any, batch: int = 0) -> Graph:

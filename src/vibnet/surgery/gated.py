@@ -1,6 +1,6 @@
 """A model with gates: noise in training, the mean of the kept units in evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,29 @@ def key(site: str) -> str:
     return site.replace(".", "/")
 
 
+def _itself(x: Tensor) -> Tensor:
+    return x
+
+
 class Draw:
     """The multipliers of the forward under way; a copy of a model starts without one."""
 
     def __init__(self) -> None:
         self.value: Tensor | None = None
+        self.again: Callable[[], Tensor] | None = None
+
+    def multipliers(self) -> Tensor:
+        """Those of the forward under way, or of the one that a backward recomputes."""
+        if self.value is not None:
+            return self.value
+        if self.again is not None:
+            # Out of sight of a checkpoint that counts what its part saves for the backward.
+            with torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
+                return self.again()
+        raise ConfigError(
+            "a gate was reached outside a forward of its gated model. Call the gated model, "
+            "not the model inside it."
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Draw":
         return Draw()
@@ -60,12 +78,7 @@ class Multiply(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape as x, every unit multiplied by its draw."""
-        z = self.draw.value
-        if z is None:
-            raise ConfigError(
-                "a gate was reached outside a forward of its gated model. Call the gated model, "
-                "not the model inside it."
-            )
+        z = self.draw.multipliers()
         z = z.narrow(1, *self.run) if self.run else z.index_select(1, self.columns)
         if len(z) > 1 and self.repeat > 1:
             z = z.repeat_interleave(self.repeat, 0)
@@ -127,7 +140,8 @@ class Gated(nn.Module):
                 target.register_forward_hook(multiply.after)
             else:
                 target.register_forward_pre_hook(multiply.before)
-        self.train(model.training)
+        for module in (self, self.gates, *self.gates.values(), self.places, *self.places):
+            module.training = model.training  # the model's own modules keep their modes
 
     def gate(self, site: str) -> VIBGate:
         """The gate of a site, by the site's name."""
@@ -172,31 +186,43 @@ class Gated(nn.Module):
         values = self.multipliers(self.kept())[order].to(mu)
         return torch.cat([values, values.new_ones(1)])[None]
 
-    def _sample(self, examples: int) -> Tensor:
+    def _noise(self, examples: int) -> Tensor:
+        mu = next(iter(self.gates.parameters()))
+        units = sum(site.size for site in self.sites)
+        return torch.randn(examples, units, dtype=mu.dtype, device=mu.device)
+
+    def _sample(self, noise: Tensor) -> Tensor:
         mu, log_var = self._joined()
-        noise = torch.randn(examples, len(mu), dtype=mu.dtype, device=mu.device)
         z = torch.addcmul(mu, noise, torch.exp(0.5 * log_var))
-        return torch.cat([z, z.new_ones(examples, 1)], 1)
+        return torch.cat([z, z.new_ones(len(z), 1)], 1)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own forward, with gates."""
         leaves = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.ndim]
-        z = self._sample(len(leaves[0])) if self.training else self._mean()
-        self._draw.value = z
+        noise = self._noise(len(leaves[0])) if self.training else None
+        self._draw.value = self._mean() if noise is None else self._sample(noise)
         try:
             output = self.model(*args, **kwargs)
         finally:
             self._draw.value = None
-        if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self._keep_for_recomputation(output, z)
+        if noise is not None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._keep_for_recomputation(output, noise)
         return output
 
-    def _keep_for_recomputation(self, output: Any, z: Tensor) -> None:
-        """Activation checkpointing runs gates again in the backward: give it the same draw."""
+    def _keep_for_recomputation(self, output: Any, noise: Tensor) -> None:
+        """Activation checkpointing runs gates again in the backward: give it the same noise.
+
+        The multipliers are made anew each time, for every recomputed part has its own backward.
+        """
         draw = self._draw
 
+        def forget() -> None:
+            draw.again = None
+
         def again(grad: Tensor) -> Tensor:
-            draw.value = z
+            if draw.again is None:
+                torch.autograd.Variable._execution_engine.queue_callback(forget)
+            draw.again = lambda: self._sample(noise)
             return grad
 
         values = output.to_tuple() if hasattr(output, "to_tuple") else output

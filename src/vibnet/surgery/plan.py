@@ -49,7 +49,7 @@ class Plan:
             body = json.loads(text)
             stated = body.pop("digest")
             schema, version = body.pop("schema"), body.pop("version")
-        except (json.JSONDecodeError, AttributeError, KeyError) as error:
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise PlanError(f"this is not a complete plan ({error!r}). Write it again.") from error
         if (schema, version) != (SCHEMA, VERSION):
             raise PlanError(
@@ -57,10 +57,13 @@ class Plan:
             )
         if digest({"schema": schema, "version": version, **body}) != stated:
             raise PlanError("the plan was altered after it was written: its digest does not fit.")
-        for name in ("writers", "readers"):
-            body[name] = {k: tuple(v) for k, v in body[name].items()}
-        body["unused"] = tuple(body["unused"])
-        return Plan(**body)
+        try:
+            for name in ("writers", "readers"):
+                body[name] = {k: tuple(v) for k, v in body[name].items()}
+            body["unused"] = tuple(body["unused"])
+            return Plan(**body)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PlanError(f"this plan has wrong fields ({error!r}). Write it again.") from error
 
     def __str__(self) -> str:
         lines = [f"{'site':24} {'kept':>6} {'of':>6}  written by -> read by"]
