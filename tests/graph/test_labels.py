@@ -37,8 +37,8 @@ def naive_classes(count, pairs):
             x = parent[x]
         return x
 
-    for a, b in pairs:
-        a, b = find(a), find(b)
+    for first, second in pairs:
+        a, b = find(first), find(second)
         parent[max(a, b)] = min(a, b)
     return [find(x) for x in range(count)]
 
