@@ -21,7 +21,7 @@ DEEP = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-QUICK = settings(DEEP, max_examples=100, derandomize=True)  # the same cases in every run
+QUICK = settings(DEEP, max_examples=300, derandomize=True)  # the same cases in every run
 
 PAPER = {
     "lenet300": lambda: (LeNet300100(), torch.randn(2, 1, 28, 28)),
