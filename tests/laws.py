@@ -28,8 +28,10 @@ def close_units(gated, share, seed):
             gate.log_var.copy_(torch.where(shut, 5.0, -9.0))
 
 
-def law_one(model, example, seed=0):
+def law_one(model, example, seed=0, **options):
     """Check law 1 with its liveness numbers and planted faults; the share of weights cuttable.
+
+    Options are those of `attach`.
 
     Returns None where the case does not count: no gateable site (a refusal by name), or a network
     too dead for the check to see a fault.
@@ -37,7 +39,7 @@ def law_one(model, example, seed=0):
     lively(model, example, seed)
     example = tree_map(lambda x: x.double() if x.is_floating_point() else x, example)
     try:
-        gated = attach(model, example)
+        gated = attach(model, example, **options)
     except NoSitesError:
         return None
     other = another(example, seed + 1)

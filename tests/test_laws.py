@@ -10,6 +10,7 @@ from laws import cuttable_share, law_one
 from networks import NETWORKS
 from random_networks import build, random_networks
 
+from vibnet.layers import SelectedLinear
 from vibnet.surgery.gated import is_ours
 from vibnet.zoo import VGG, LeNet5Caffe, LeNet300100, ResidualCNN
 
@@ -34,6 +35,12 @@ PAPER = {
 }
 
 
+NESTED = {
+    "lenet300": {"inputs": True},
+    "lenet5": {"features": ["fc1"]},
+}
+
+
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_eval_equals_deployed_on_networks_with_one_construct(name):
     result = law_one(*NETWORKS[name](0))
@@ -55,6 +62,18 @@ def test_eval_equals_deployed_on_the_networks_of_the_paper(name):
     assert {type(m).__module__ for m in small.modules() if "vibnet" in type(m).__module__} <= {
         "vibnet.zoo.networks"
     }
+
+
+@pytest.mark.parametrize("name", sorted(NESTED))
+def test_eval_equals_deployed_with_nested_sites(name):
+    torch.manual_seed(0)
+    report, small, gated = law_one(*PAPER[name](), **NESTED[name])
+    assert report.selected
+    for layer, count in report.selected.items():
+        assert type(small.get_submodule(layer)) is SelectedLinear
+        assert count < gated.model.get_submodule(layer).in_features
+    others = {type(m) for m in small.modules()} - {SelectedLinear, type(small)}
+    assert {t.__module__.split(".")[0] for t in others} == {"torch"}
 
 
 def _fuzz(share_floor, limits):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vibnet.graph.constraints import EqualBlocks, legal
+from vibnet.graph.constraints import EqualBlocks, Nesting, legal
 
 few = settings(max_examples=80, deadline=None)
 
@@ -109,3 +109,50 @@ def test_positions_that_always_stay_count_as_kept():
     block = EqualBlocks(np.array([-1, -1, 0, 1]), 2, "halves")
     assert block.counts(np.array([False, False])).tolist() == [2, 0]
     assert legal(np.zeros(2, bool), np.ones(2), [], [block]).all()
+
+
+@st.composite
+def nestings(draw):
+    """A site of parents, some of which others read too, and a site of their children."""
+    parents = draw(st.integers(1, 5))
+    above = np.array(draw(st.lists(st.integers(0, parents - 1), min_size=1, max_size=12)))
+    children = np.arange(parents, parents + len(above))
+    read = np.array(draw(st.lists(st.booleans(), min_size=parents, max_size=parents)))
+    with_child = np.isin(np.arange(parents), above)
+    nesting = Nesting(children, above, np.flatnonzero(~read & with_child))
+    total = parents + len(above)
+    wanted = np.array(draw(st.lists(st.booleans(), min_size=total, max_size=total)))
+    score = np.random.default_rng(draw(st.integers(0, 99))).permutation(total).astype(float)
+    return wanted, score, [np.arange(parents), children], nesting
+
+
+@few
+@given(nestings(), st.integers(1, 3), st.integers(1, 3))
+def test_nested_units_live_only_together(problem, floor, multiple):
+    wanted, score, sites, nesting = problem
+    kept = legal(wanted, score, sites, [], floor, multiple, nesting)
+    for child, parent in zip(nesting.children, nesting.parents, strict=True):
+        assert kept[parent] or not kept[child]
+    for parent in nesting.dependent:
+        assert not kept[parent] or kept[nesting.children[nesting.parents == parent]].any()
+    assert all(kept[units].sum() >= min(floor, len(units)) for units in sites)
+    assert np.array_equal(legal(kept, score, sites, [], floor, multiple, nesting), kept)
+
+
+@few
+@given(nestings())
+def test_nesting_closes_no_more_than_it_must(problem):
+    wanted, score, sites, nesting = problem
+    kept = legal(wanted, score, sites, [], 0, 1, nesting)
+    assert not (kept & ~wanted).any()
+    gone = wanted & ~kept
+    for parent in np.flatnonzero(gone[sites[0]]):
+        assert parent in nesting.dependent
+        assert not wanted[nesting.children[nesting.parents == parent]].any()
+    for unit in nesting.children[gone[nesting.children]]:
+        assert not kept[nesting.parents[nesting.children == unit]].any()
+
+
+def test_broken_names_the_orphans():
+    nesting = Nesting(np.array([2, 3]), np.array([0, 1]), np.arange(0))
+    assert nesting.broken(np.array([False, True, True, True])).tolist() == [2]

@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_map
 
 import vibnet
 from vibnet.errors import ArtefactError
+from vibnet.layers import SelectedLinear
+from vibnet.zoo import LeNet5Caffe
 from vibnet.surgery.prune import answers, difference
 
 CASES = ["cnn", "residual_pre", "inverted_bottleneck", "grouped", "tied_parameter", "prelu"]
@@ -146,3 +148,18 @@ def test_a_folder_holds_a_whole_model_whenever_the_program_is_killed(tmp_path):
         process.communicate()
         loaded = vibnet.load(tmp_path, model)
         assert loaded(torch.randn(2, 8)).shape == (2, 4)
+
+
+def test_single_features_come_back(tmp_path):
+    image = torch.randn(2, 1, 28, 28)
+    gated = vibnet.attach(LeNet5Caffe(), image, features=["fc1"])
+    gated.gate("fc1:features").log_var.data[::3] = 5.0
+    small, _ = vibnet.prune(gated)
+    vibnet.save(small, tmp_path)
+    loaded = vibnet.load(tmp_path, LeNet5Caffe())
+    assert type(loaded.fc1) is SelectedLinear
+    assert torch.equal(loaded(image), small(image))
+    body = tmp_path / "plan.json"
+    with pytest.raises(ArtefactError, match="was cut from another model"):
+        vibnet.load(tmp_path, LeNet5Caffe(hidden=400))
+    assert "fc1" in body.read_text()

@@ -150,3 +150,35 @@ def test_plans_of_all_test_networks_survive_json():
     for name in ("cnn", "unet", "grouped"):
         made = plan(*NETWORKS[name](0))
         assert Plan.from_json(made.to_json()) == made
+
+
+def test_a_plan_edited_by_hand_is_taken_without_its_digest():
+    model = three()
+    body = json.loads(plan(model, X).to_json())
+    body["kept"]["0"] = [0, 5]
+    del body["digest"]
+    small, _ = prune(model, Plan.from_json(json.dumps(body)), X)
+    assert small[0].out_features == 2
+
+
+class Tied(nn.Module):
+    """The second layer's weight is the first one's, turned round: no multiplier fits into it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 4, bias=False), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.c(torch.relu(torch.nn.functional.linear(self.b(self.a(x)), self.b.weight.t())))
+
+
+def test_a_site_without_a_gate_says_why_and_can_be_cut_by_a_plan():
+    model = Tied()
+    made = plan(model, X)
+    assert made.ungated
+    name, reason = next(iter(made.ungated.items()))
+    assert f"has no gate: {reason}" in str(made)
+    small, report = prune(model, edited(made, **{name: [0, 2]}), X)
+    assert report.difference < 1e-10
+    assert report.weights[1] < report.weights[0]
+    assert small(X).shape == (3, 2)

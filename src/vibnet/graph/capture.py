@@ -1,6 +1,7 @@
 """One forward of a model, seen as aten calls with their module and source line."""
 
 import copy
+import logging
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -136,14 +137,18 @@ def shadow(model: nn.Module, mode: FakeTensorMode | None) -> nn.Module:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Attention fast paths off, autocast off, random state restored."""
+    """Attention fast paths off, autocast off, no log of failing calls, random state restored."""
     fast = torch.backends.mha.get_fastpath_enabled()
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
     torch.backends.mha.set_fastpath_enabled(False)
+    log.setLevel(logging.CRITICAL)
     try:
         with torch.random.fork_rng(), torch.autocast("cpu", enabled=False), torch.enable_grad():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        log.setLevel(level)
 
 
 def at_least_two(example: Any) -> Any:

@@ -42,6 +42,44 @@ class EqualBlocks:
             kept[order[: target - int(counts[row])]] = True
 
 
+@dataclass(frozen=True)
+class Nesting:
+    """Units that live only with others: `children[i]` needs `parents[i]`.
+
+    `dependent` are the parents that nothing but their children reads: each needs one of them.
+    """
+
+    children: Array
+    parents: Array
+    dependent: Array
+
+    def close(self, kept: Mask) -> None:
+        """Close children without a parent and dependent parents without a child, in place."""
+        self._close_parents(kept)
+        kept[self.children] &= kept[self.parents]
+
+    def _close_parents(self, kept: Mask) -> None:
+        alive = np.zeros_like(kept)
+        alive[self.parents[kept[self.children]]] = True
+        kept[self.dependent] &= alive[self.dependent]
+
+    def open(self, kept: Mask, score: npt.NDArray[np.float64]) -> None:
+        """Open the parents of open children, and the best child of a childless parent."""
+        kept[self.parents[kept[self.children]]] = True
+        wanting = kept.copy()
+        self._close_parents(wanting)
+        for unit in self.dependent[kept[self.dependent] & ~wanting[self.dependent]].tolist():
+            mine = self.children[self.parents == unit]
+            kept[mine[np.argmax(score[mine])]] = True
+
+    def broken(self, kept: Mask) -> Array:
+        """The children that are kept without their parent."""
+        return self.children[kept[self.children] & ~kept[self.parents]]
+
+
+NOTHING_NESTED = Nesting(np.arange(0), np.arange(0), np.arange(0))
+
+
 def legal(
     wanted: Mask,
     score: npt.NDArray[np.float64],
@@ -49,8 +87,11 @@ def legal(
     blocks: Sequence[EqualBlocks],
     floor: int = 1,
     multiple: int = 1,
+    nesting: Nesting = NOTHING_NESTED,
 ) -> Mask:
     """The smallest set found that holds every wanted unit and that all constraints allow.
+
+    Wanted units that cannot live, for what they are nested in is closed, are closed first.
 
     Args:
         wanted: bool, one per unit of the model.
@@ -59,8 +100,12 @@ def legal(
         blocks: the equal-block constraints.
         floor: fewest units of a site.
         multiple: the number of units of a site is a multiple of this, or all of them.
+        nesting: which units live only with others.
     """
     kept = wanted.copy()
+    nesting.close(kept)
+    inner = set(nesting.children.tolist())
+    sites = sorted(sites, key=lambda units: not inner.issuperset(units[:1].tolist()))
     while True:
         before = int(kept.sum())
         for units in sites:
@@ -70,8 +115,10 @@ def legal(
                 closed = units[~kept[units]]
                 order = closed[np.argsort(-score[closed], kind="stable")]
                 kept[order[: target - count]] = True
+            nesting.open(kept, score)
         for block in blocks:
             if block.broken(kept):
                 block.repair(kept, score)
+                nesting.open(kept, score)
         if int(kept.sum()) == before:
             return kept

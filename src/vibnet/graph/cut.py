@@ -1,6 +1,6 @@
 """Take units out of the parameters and buffers of a model, and set the sizes its layers state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from vibnet.graph.constraints import Mask
 from vibnet.graph.labels import Array
 from vibnet.graph.sites import Graph
+from vibnet.layers import SelectedLinear
 
 Take = Callable[[Tensor, list[Array]], Tensor]
 Indices = list[Array]
@@ -76,7 +77,19 @@ def cut(model: nn.Module, graph: Graph, kept: Mask, how: Take = take) -> dict[st
         if prefix in graph.widths and isinstance(owner, _NormBase):
             units = graph.widths[prefix]
             owner.num_features = int(np.where(units < 0, True, kept[units]).sum())
+    for nested in graph.nested:
+        present = np.where(nested.parents < 0, True, kept[nested.parents])
+        stay = np.where(nested.units < 0, False, kept[nested.units])[present]
+        owner = model.get_submodule(nested.module)
+        if not stay.all() and isinstance(owner, nn.Linear):
+            select(owner, np.flatnonzero(stay))
     return record
+
+
+def select(linear: nn.Linear, features: Sequence[int] | Array) -> None:
+    """Make a linear layer read only some of the features it is given, in place."""
+    weight = linear.weight
+    SelectedLinear.of(linear, torch.as_tensor(features, dtype=torch.int64, device=weight.device))
 
 
 def _cut_one(

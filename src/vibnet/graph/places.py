@@ -1,7 +1,7 @@
 """Where a gate can stand so that it multiplies exactly what a reader reads."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ class Place:
     repeat: int
 
 
-class _Flow:
+class Flow:
     """Who uses which tensor in one trace."""
 
     def __init__(self, trace: Trace, reads: Iterable[Read]) -> None:
@@ -63,6 +63,21 @@ class _Flow:
             out.append(call.args[0])
         return out
 
+    def maker_of(self, x: Tensor) -> str:
+        """The operator that made a tensor."""
+        return self.trace.calls[self.maker[id(x)]].op
+
+    def own_inputs(self, read: Read) -> Iterator[tuple[str, int, Tensor]]:
+        """The inputs of a read's module that it reads, unchanged, and uses for nothing else."""
+        stack = self.trace.calls[read.call].stack
+        if not stack:
+            return
+        module = self.trace.modules[stack[-1]]
+        for x in self.chain(read.source):
+            for argument, value in enumerate(module.inputs):
+                if value is x and self.only_read(x, stack[-1]):
+                    yield module.name, argument, x
+
     def only_read(self, x: Tensor, inside: int | None) -> list[Read] | None:
         """The reads that all uses of a tensor come to, or None where there is another use."""
         if inside is None and id(x) in self.final:
@@ -87,29 +102,29 @@ class _Flow:
         return found
 
 
-def _place(dims: Dims, roots: Array, module: str, argument: int) -> Place | None:
-    carrying = [k for k, dim in enumerate(dims) if dim[0].any()]
+def rows(dims: Dims) -> int | None:
+    """How many rows every example has in a tensor, if its first dimension counts examples."""
     batch = dims[0][1]
     examples = int(batch.max(initial=0))
-    if len(carrying) != 1 or not examples or any(d[1].any() for d in dims[1:]):
+    if not examples or any(d[1].any() for d in dims[1:]):
         return None
     repeat = len(batch) // examples
-    if not np.array_equal(batch, np.repeat(np.arange(1, examples + 1), repeat)):
+    whole = np.array_equal(batch, np.repeat(np.arange(1, examples + 1), repeat))
+    return repeat if whole else None
+
+
+def _place(dims: Dims, roots: Array, module: str, argument: int) -> Place | None:
+    carrying = [k for k, dim in enumerate(dims) if dim[0].any()]
+    repeat = rows(dims)
+    if len(carrying) != 1 or repeat is None:
         return None
     units = roots[dims[carrying[0]][0]]
     return Place(module, argument, carrying[0], units, repeat)
 
 
-def _own_input(flow: _Flow, read: Read, dims: dict[int, Dims], roots: Array) -> Place | None:
-    call = flow.trace.calls[read.call]
-    if not call.stack:
-        return None
-    inside = call.stack[-1]
-    module = flow.trace.modules[inside]
-    for x in flow.chain(read.source):
-        for argument, value in enumerate(module.inputs):
-            if value is x and flow.only_read(x, inside):
-                return _place(dims[id(x)], roots, module.name, argument)
+def _own_input(flow: Flow, read: Read, dims: dict[int, Dims], roots: Array) -> Place | None:
+    for module, argument, x in flow.own_inputs(read):
+        return _place(dims[id(x)], roots, module, argument)
     return None
 
 
@@ -118,7 +133,7 @@ def find(engine: Labeller, traces: Sequence[Trace], roots: Array) -> dict[tuple[
     out: dict[tuple[int, int], Place] = {}
     for number, trace in enumerate(traces):
         reads = [r for r in engine.reads if r.trace == number]
-        flow, dims = _Flow(trace, reads), engine.dims_of[number]
+        flow, dims = Flow(trace, reads), engine.dims_of[number]
         for read in reads:
             place = _own_input(flow, read, dims, roots)
             if place is not None:

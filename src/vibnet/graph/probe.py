@@ -13,8 +13,11 @@ from vibnet.graph import capture as cap
 from vibnet.graph.constraints import Mask, legal
 from vibnet.graph.cut import cut, shape_only, take
 from vibnet.graph.labeller import Labeller
+from vibnet.graph.nested import nest
+from vibnet.graph.prices import price
 from vibnet.graph.rules import TABLE
-from vibnet.graph.sites import Graph, Site, build
+from vibnet.graph.sites import NO_REQUEST, Graph, Request, Site, build
+from vibnet.graph.unread import unread
 
 
 class Probe:
@@ -123,11 +126,12 @@ def _short(error: Exception) -> str:
     return lines[0][:160]
 
 
-def analyse(model: nn.Module, example: Any, batch: int = 0) -> Graph:
-    """What may be cut in a model: capture, label, find sites, try a cut.
+def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch: int = 0) -> Graph:
+    """What may be cut in a model: capture, label, find sites, try a cut, nest features in them.
 
     Raises:
         CaptureError: the model does not run on the example.
+        NoSitesError: single features or inputs cannot be cut where asked.
     """
     traces = cap.capture(model, example)
     inputs = cap.at_least_two(example)
@@ -145,15 +149,19 @@ def analyse(model: nn.Module, example: Any, batch: int = 0) -> Graph:
             }
         engine.add(trace, batch)
     graph = build(engine, traces, model)
+    graph = replace(without(graph, unread(graph, model, request.ignore)), request=request)
     failed: dict[str, str] = {}
     if graph.sites:
         probe = Probe(model, inputs, engine, traces, graph)
         failed = probe.bad(graph.sites)
-    return without(graph, failed) if failed else graph
+    graph = without(graph, failed)
+    return price(nest(graph, engine, traces, model, request), engine, traces)
 
 
 def without(graph: Graph, failed: dict[str, str]) -> Graph:
     """The graph with some sites pinned."""
+    if not failed:
+        return graph
     index = np.full(graph.total + 1, -1, dtype=np.int64)
     good, total = [], 0
     pinned = list(graph.pinned)

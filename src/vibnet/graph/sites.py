@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from vibnet.errors import ConfigError
 from vibnet.graph.capture import Trace
 from vibnet.graph.constraints import EqualBlocks
 from vibnet.graph.labeller import Labeller
@@ -32,6 +33,8 @@ class Site:
     reason: str = ""
     ungated: str = ""
     weight: float = 1.0
+    costs: Mapping[str, float] = field(default_factory=dict)
+    nested: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,48 @@ class Reader:
     groups: int
     units: Array
     foldable: bool
+
+
+@dataclass(frozen=True)
+class Nested:
+    """The features that a linear layer is given, position by position.
+
+    `units` holds the unit of every feature, or -1 where it is cut already; `parents` that of what
+    writes it, or -1 where nothing that can be cut does.
+    """
+
+    module: str
+    units: Array
+    parents: Array
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked of a model: layers whose single features may go, whether its inputs may, and
+    globs on parameters that the example never uses and that will never be used.
+    """
+
+    features: tuple[str, ...] = ()
+    inputs: bool = False
+    ignore: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(features: Sequence[str], inputs: bool, ignore: Sequence[str]) -> "Request":
+        """A request from lists of names; a single string is one name, not its letters.
+
+        Raises:
+            ConfigError: something else than names.
+        """
+        lists = []
+        for argument, given in (("features", features), ("ignore", ignore)):
+            names = (given,) if isinstance(given, str) else tuple(given)
+            if not all(isinstance(name, str) for name in names):
+                raise ConfigError(f"{argument} must be a list of names, got {given!r}.")
+            lists.append(names)
+        return Request(lists[0], bool(inputs), lists[1])
+
+
+NO_REQUEST = Request()
 
 
 @dataclass
@@ -61,6 +106,8 @@ class Graph:
     unused: list[str]
     total: int = 0
     widths: dict[str, Array] = field(default_factory=dict)  # of norms without parameters
+    nested: list[Nested] = field(default_factory=list)
+    request: Request = field(default_factory=Request)
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -13,7 +13,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from vibnet.errors import ArtefactError
-from vibnet.graph.cut import state_sizes
+from vibnet.graph.cut import select, state_sizes
 from vibnet.graph.sites import fingerprint
 from vibnet.surgery.plan import Plan, digest
 from vibnet.surgery.prune import Report, report_of
@@ -59,6 +59,7 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
         "aliases": aliases,
         "depthwise": sorted(report.depthwise),
         "widths": report.widths,
+        "selected": sorted(report.selected),
     }
     body["digest"] = digest(body)
     target = Path(folder)
@@ -140,12 +141,22 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
             f"{type(model).__name__} has {found}). Pass the model as it was before the cut."
         )
     tensors = _weights(folder, body)
+    selected = [n for n in body["selected"] if type(_linear(model, n)) is nn.Linear]
     state = {**tensors, **{name: tensors[first] for name, first in body["aliases"].items()}}
-    expected = set(model.state_dict())
+    expected = {*model.state_dict(), *(f"{name}.index" for name in selected)}
     if expected != set(state):
         raise ArtefactError(f"load: the weights in {folder} do not have the names of the model's.")
+    for name in selected:
+        select(_linear(model, name), [])
     _fill(model, state, body)
     return model
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear:
+    module = model.get_submodule(name)
+    if not isinstance(module, nn.Linear):
+        raise ArtefactError(f"load: {name} is a {type(module).__name__}, not a linear layer.")
+    return module
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], body: dict[str, Any]) -> None:

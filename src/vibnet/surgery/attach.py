@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from vibnet.errors import ConfigError, NoSitesError
+from vibnet.graph.prices import PRICES, RELATIVE
 from vibnet.graph.probe import analyse
-from vibnet.graph.sites import Graph, Site
+from vibnet.graph.sites import Graph, Request, Site
 from vibnet.surgery.gated import Gated
 
 
@@ -41,9 +42,12 @@ def attach(
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    inputs: bool = False,
+    features: Sequence[str] = (),
+    ignore: Sequence[str] = (),
     min_units: int = 1,
     multiple: int = 1,
-    weights: dict[str, float] | None = None,
+    weights: str | Mapping[str, float] = "uniform",
 ) -> Gated:
     """A copy of a model with a gate at every site that can be cut exactly.
 
@@ -52,9 +56,15 @@ def attach(
         example: what the model is called with: a tensor, a tuple of arguments or a dict.
         include: globs on dotted module names; only these sites. Every pattern must hit.
         exclude: globs of sites left alone. Every pattern must hit.
+        inputs: gate every single number of the model's input that linear layers read.
+        features: names of linear layers; gate every single feature that they read.
+        ignore: globs on parameters that the example never uses and that nothing else will; without
+            it, sites that such a parameter could read are left alone.
         min_units: sites with fewer units are left alone.
         multiple: kept units of a site are a multiple of this (or all of them).
-        weights: price of a nat per site, by site name; 1 where not named.
+        weights: price of a nat per site: "uniform" (1); "width" or "area" of the map that the
+            units are written on, before pooling; "macs", "params" or "memory", what one unit costs
+            at present widths, 1 in the mean; or a number per site name, 1 where not named.
 
     Raises:
         CaptureError: the model does not run on the example.
@@ -66,20 +76,42 @@ def attach(
             raise ConfigError(
                 f"attach: {name} must be a whole number of at least 1, got {value!r}."
             )
-    graph = analyse(model, example)
+    graph = analyse(model, example, Request.of(features, inputs, ignore))
     gateable = [s for s in graph.sites if not s.ungated and s.size >= min_units]
-    chosen = _select(gateable, include, exclude, model)
+    chosen = _select(gateable, _names("include", include), _names("exclude", exclude), model)
     if not chosen:
         raise NoSitesError(_nothing(model, graph))
-    prices = weights or {}
-    unknown = sorted(set(prices) - {s.name for s in chosen})
-    if unknown or not all(0 <= w < math.inf for w in prices.values()):
+    return Gated(copy.deepcopy(model), graph, _priced(chosen, weights), example, multiple)
+
+
+def _names(argument: str, given: Sequence[str]) -> list[str]:
+    """A list of names; a single string is one name, not its letters."""
+    names = [given] if isinstance(given, str) else list(given)
+    if not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"attach: {argument} must be a list of names, got {given!r}.")
+    return names
+
+
+def _priced(sites: list[Site], weights: str | Mapping[str, float]) -> list[Site]:
+    """Sites with the price of a nat."""
+    if isinstance(weights, str):
+        if weights not in PRICES:
+            raise ConfigError(
+                f"attach: weights must be one of {', '.join(PRICES)}, or a number per site, got "
+                f"{weights!r}."
+            )
+        raw = {s.name: s.costs.get(weights, 1.0) for s in sites}
+        if weights in RELATIVE:
+            mean = sum(raw[s.name] * s.size for s in sites) / sum(s.size for s in sites)
+            raw = {name: value / mean for name, value in raw.items()}
+        return [replace(s, weight=raw[s.name]) for s in sites]
+    unknown = sorted(set(weights) - {s.name for s in sites})
+    if unknown or not all(0 <= w < math.inf for w in weights.values()):
         raise ConfigError(
-            f"attach: weights must map gated sites to finite numbers >= 0, got {prices!r}. The "
-            f"gated sites are: {', '.join(s.name for s in chosen)}."
+            f"attach: weights must map gated sites to finite numbers >= 0, got {weights!r}. The "
+            f"gated sites are: {', '.join(s.name for s in sites)}."
         )
-    chosen = [replace(s, weight=prices.get(s.name, 1.0)) for s in chosen]
-    return Gated(copy.deepcopy(model), graph, chosen, example, multiple)
+    return [replace(s, weight=float(weights.get(s.name, 1.0))) for s in sites]
 
 
 def _nothing(model: nn.Module, graph: Graph) -> str:

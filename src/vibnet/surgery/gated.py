@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from vibnet.errors import ConfigError
 from vibnet.graph.constraints import Mask, legal
+from vibnet.graph.nested import nesting
 from vibnet.graph.places import Place
 from vibnet.graph.sites import Graph, Site
 from vibnet.methods import VIBGate
@@ -123,6 +124,7 @@ class Gated(nn.Module):
         like = next((p for p in model.parameters() if p.is_floating_point()), None)
         self.gates = nn.ModuleDict({key(s.name): VIBGate(s.size, like) for s in sites})
         self._draw = Draw()
+        self._nesting = nesting(graph)
         self._columns = np.full(graph.total, sum(s.size for s in sites), dtype=np.int64)
         start = 0
         for site in sites:
@@ -170,20 +172,30 @@ class Gated(nn.Module):
         if np.isnan(score).any():
             raise ConfigError("a gate's signal-to-noise ratio is not a number. Training diverged.")
         sites = [s.units for s in self.graph.sites]
-        return legal(score > 1, score, sites, self.graph.blocks, 1, self.multiple)
+        return legal(score > 1, score, sites, self.graph.blocks, 1, self.multiple, self._nesting)
 
-    def multipliers(self, kept: Mask) -> Tensor:
-        """What evaluation multiplies every unit of the graph with, float64, shape ``(units,)``."""
+    def _means(self, kept: Mask) -> Tensor:
+        """The mean of every unit's own gate, 0 for those that go, float64, shape ``(units,)``."""
         out = torch.ones(self.graph.total, dtype=torch.float64)
         for site, gate in self.all_gates():
             out[torch.as_tensor(site.units)] = gate.mu.detach().double().cpu()
         return out * torch.as_tensor(kept)
 
+    def multipliers(self, kept: Mask) -> Tensor:
+        """What evaluation multiplies every unit's readers with, float64, shape ``(units,)``.
+
+        For a single feature that is its own mean times that of the unit it is nested in.
+        """
+        out = self._means(kept)
+        children = torch.as_tensor(self._nesting.children)
+        out[children] *= out[torch.as_tensor(self._nesting.parents)]
+        return out
+
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here
     def _mean(self) -> Tensor:
         mu, _ = self._joined()
         order = torch.as_tensor(np.argsort(self._columns, kind="stable")[: len(mu)])
-        values = self.multipliers(self.kept())[order].to(mu)
+        values = self._means(self.kept())[order].to(mu)
         return torch.cat([values, values.new_ones(1)])[None]
 
     def _noise(self, examples: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from torch import nn
 
 from vibnet.errors import PlanError
 from vibnet.graph.constraints import Mask
+from vibnet.graph.nested import nesting
 from vibnet.graph.probe import analyse
-from vibnet.graph.sites import Graph
+from vibnet.graph.sites import NO_REQUEST, Graph, Request
 from vibnet.surgery.gated import Gated
 
 SCHEMA, VERSION = "vibnet.plan", 1
@@ -21,7 +23,9 @@ SCHEMA, VERSION = "vibnet.plan", 1
 class Plan:
     """Kept units per site of one model, and why the other sites stay whole.
 
-    `kept` maps a site's name to the positions kept, counted from 0 in the order of its units.
+    `kept` maps a site's name to the positions kept, counted from 0 in the order of its units;
+    `ungated` says why a site that can be cut cannot be gated. `features`, `inputs` and `ignore`
+    are what was asked of the model: see `vibnet.attach`.
     """
 
     source: str
@@ -30,7 +34,16 @@ class Plan:
     writers: dict[str, tuple[str, ...]]
     readers: dict[str, tuple[str, ...]]
     pinned: dict[str, str]
+    ungated: dict[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    inputs: bool = False
+    ignore: tuple[str, ...] = ()
+
+    @property
+    def request(self) -> Request:
+        """What has to be asked of the model for its sites to be those of the plan."""
+        return Request(self.features, self.inputs, self.ignore)
 
     def to_json(self) -> str:
         """The plan as JSON, with schema, version and a digest of its content."""
@@ -47,7 +60,7 @@ class Plan:
         """
         try:
             body = json.loads(text)
-            stated = body.pop("digest")
+            stated = body.pop("digest", None)
             schema, version = body.pop("schema"), body.pop("version")
         except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise PlanError(f"this is not a complete plan ({error!r}). Write it again.") from error
@@ -55,12 +68,16 @@ class Plan:
             raise PlanError(
                 f"this is a {schema} of version {version}; this program reads {VERSION}."
             )
-        if digest({"schema": schema, "version": version, **body}) != stated:
-            raise PlanError("the plan was altered after it was written: its digest does not fit.")
+        if stated not in (None, digest({"schema": schema, "version": version, **body})):
+            raise PlanError(
+                "the plan was altered after it was written: its digest does not fit. If that was "
+                "meant, take the digest out of it."
+            )
         try:
             for name in ("writers", "readers"):
                 body[name] = {k: tuple(v) for k, v in body[name].items()}
-            body["unused"] = tuple(body["unused"])
+            for name in ("unused", "features", "ignore"):
+                body[name] = tuple(body[name])
             return Plan(**body)
         except (KeyError, TypeError, AttributeError) as error:
             raise PlanError(f"this plan has wrong fields ({error!r}). Write it again.") from error
@@ -70,6 +87,8 @@ class Plan:
         for name, size in self.sizes.items():
             flow = f"{', '.join(self.writers[name])} -> {', '.join(self.readers[name])}"
             lines.append(f"{name:24} {len(self.kept[name]):6} {size:6}  {flow}")
+            if reason := self.ungated.get(name):
+                lines.append(f"{'':24} has no gate: {reason}")
         lines += [f"{name:24}  whole: {reason}" for name, reason in self.pinned.items()]
         if self.unused:
             lines.append(f"never used by the example: {', '.join(self.unused)}")
@@ -83,30 +102,46 @@ def digest(body: dict[str, Any]) -> str:
 
 def of_graph(graph: Graph, kept: Mask) -> Plan:
     """The plan of a set of kept units."""
-    pinned = {s.name: s.reason for s in graph.pinned}
     return Plan(
         graph.source,
         {s.name: np.flatnonzero(kept[s.units]).tolist() for s in graph.sites},
         {s.name: s.size for s in graph.sites},
         {s.name: s.writers for s in graph.sites},
         {s.name: s.readers for s in graph.sites},
-        pinned,
+        {s.name: s.reason for s in graph.pinned},
+        {s.name: s.ungated for s in graph.sites if s.ungated},
         tuple(graph.unused),
+        graph.request.features,
+        graph.request.inputs,
+        graph.request.ignore,
     )
 
 
-def plan(model: nn.Module, example: Any = None) -> Plan:
+def plan(
+    model: nn.Module,
+    example: Any = None,
+    *,
+    inputs: bool = False,
+    features: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+) -> Plan:
     """What `prune` would cut: of a gated model as trained, of a plain one everything whole.
 
     Args:
         model: what `attach` returned, or any module together with an example.
         example: for a plain module, what it is called with.
+        inputs: as in `vibnet.attach`; for a plain module.
+        features: as in `vibnet.attach`; for a plain module.
+        ignore: as in `vibnet.attach`; for a plain module.
     """
+    asked = Request.of(features, inputs, ignore)
     if isinstance(model, Gated):
+        if asked != NO_REQUEST:
+            raise PlanError("plan: inputs, features and ignore are those that attach was given.")
         return of_graph(model.graph, model.kept())
     if example is None:
         raise PlanError("plan: a model without gates needs an example: plan(model, example).")
-    graph = analyse(model, example)
+    graph = analyse(model, example, asked)
     return of_graph(graph, np.ones(graph.total, dtype=np.bool_))
 
 
@@ -147,6 +182,22 @@ def mask(graph: Graph, wanted: Plan) -> Mask:
             )
         kept[site.units] = False
         kept[site.units[chosen]] = True
+    inner = nesting(graph)
+    for name in sorted({s.name for s in graph.sites if s.nested} - set(wanted.kept)):
+        units = sites[name].units
+        inside = np.isin(inner.children, units)
+        kept[inner.children[inside]] &= kept[inner.parents[inside]]
+    orphans = inner.broken(kept)
+    if len(orphans):
+        name, number = next(
+            (s.name, int(np.flatnonzero(s.units == orphans[0])[0]))
+            for s in graph.sites
+            if orphans[0] in s.units
+        )
+        raise PlanError(
+            f"the plan keeps feature {number} of {name}, but not the unit that makes it. Keep "
+            f"both or neither."
+        )
     for block in graph.blocks:
         if block.broken(kept):
             counts = block.counts(kept).tolist()

@@ -17,6 +17,7 @@ from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
 from vibnet.graph.probe import analyse
 from vibnet.graph.sites import Graph
+from vibnet.layers import SelectedLinear
 from vibnet.surgery import plan as planning
 from vibnet.surgery.gated import Gated, is_ours
 from vibnet.surgery.plan import Plan
@@ -30,7 +31,17 @@ _REPORTS: "WeakKeyDictionary[nn.Module, Report]" = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Report:
-    """What a cut did: the plan, the tensors cut, how far the answers moved (or not verified)."""
+    """What a cut did.
+
+    Attributes:
+        plan: the units kept, and why other sites stay whole.
+        tensors: the positions kept in every dimension of every tensor that was cut.
+        weights: parameters before and after.
+        difference: how far the answers moved, as a part of their scale; None if not verified.
+        unchanged: every unit was open, and the model is an equal copy.
+        depthwise: names of depthwise weights, and `widths` of norms that hold no tensor.
+        selected: linear layers that now pick their features by index, with how many.
+    """
 
     plan: Plan
     tensors: dict[str, list[list[int]]]
@@ -39,12 +50,15 @@ class Report:
     unchanged: bool
     depthwise: frozenset[str] = frozenset()
     widths: dict[str, int] = field(default_factory=dict)
+    selected: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         before, after = self.weights
         moved = "not verified" if self.difference is None else f"{self.difference:.1e} of the scale"
         head = "every unit is open: an equal copy" if self.unchanged else "cut"
-        return f"{head}: {before} -> {after} parameters, outputs moved by {moved}\n{self.plan}"
+        lines = [f"{head}: {before} -> {after} parameters, outputs moved by {moved}"]
+        lines += [f"{k} picks its {n} features by index" for k, n in self.selected.items()]
+        return "\n".join([*lines, str(self.plan)])
 
 
 def bare(model: nn.Module) -> nn.Module:
@@ -102,8 +116,7 @@ def closed(model: nn.Module, graph: Graph, kept: Mask) -> nn.Module:
         scale = torch.as_tensor(np.where(units < 0, True, kept[units])).double()
         with torch.no_grad():
             weight = state[reader.parameter]
-            if reader.foldable:
-                weight.mul_(_columns(weight, reader.dim, reader.groups, scale).to(weight))
+            weight.mul_(_columns(weight, reader.dim, reader.groups, scale).to(weight))
     return model
 
 
@@ -223,11 +236,15 @@ def prune(
         raise PlanError(
             "prune: a model without gates needs an example: prune(model, plan, example)."
         )
-    graph = gated.graph if gated is not None else analyse(model, example)
-    if plan is None and gated is None:
-        raise PlanError("prune: a model without gates needs a plan. Make one with vibnet.plan.")
-    kept = gated.kept() if gated is not None and plan is None else planning.mask(graph, plan)  # type: ignore[arg-type]  # not both None
     inner = gated.model if gated is not None else model
+    if gated is not None:
+        graph = gated.graph
+        kept = gated.kept() if plan is None else planning.mask(graph, plan)
+    elif plan is not None:
+        graph = analyse(model, example, plan.request)
+        kept = planning.mask(graph, plan)
+    else:
+        raise PlanError("prune: a model without gates needs a plan. Make one with vibnet.plan.")
     multipliers = gated.multipliers(kept) if gated is not None else None
     _, small, tensors = _cut_copy(inner, graph, kept, multipliers, None)
     gap = None
@@ -249,6 +266,7 @@ def prune(
         bool(kept.all()),
         frozenset(graph.depthwise),
         widths,
+        {k: m.in_features for k, m in small.named_modules() if isinstance(m, SelectedLinear)},
     )
     _REPORTS[small] = report
     return small, report

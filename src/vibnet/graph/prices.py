@@ -1,0 +1,76 @@
+"""What one unit of a site costs: the map it is written on, its multiply-adds, weights and bytes."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from vibnet.graph.capture import Trace
+from vibnet.graph.labeller import Labeller
+from vibnet.graph.sites import Graph, Site
+
+RELATIVE = ("macs", "params", "memory")
+PRICES = ("uniform", "width", "area", *RELATIVE)
+
+
+def price(graph: Graph, engine: Labeller, traces: Sequence[Trace]) -> Graph:
+    """The graph with the costs of one unit at every site, per example and at present widths.
+
+    `width` and `area` are those of the largest map that a writer of the site gives, 1 for a linear
+    layer and for single features. `macs` and `params` count what would go with a unit of mean cost
+    if it alone went; `memory` adds the numbers of its map to those of its weights.
+    """
+    maps, uses = _maps(engine, traces[-1])
+    sizes = {k: math.prod(len(u) for u in dims) for k, dims in graph.parameters.items()}
+    shares: dict[str, np.ndarray] = {name: np.zeros(graph.total) for name in ("params", "macs")}
+    stored = {name for name, _ in traces[-1].model.named_parameters()}
+    for name, dims in graph.parameters.items():
+        if name not in stored:
+            continue
+        for units in dims:
+            each = np.bincount(units[units >= 0], minlength=graph.total) / max(len(units), 1)
+            shares["params"] += each * sizes[name]
+            shares["macs"] += each * sizes[name] * uses.get(name, 0.0)
+    sites = [replace(s, costs=_costs(s, maps, shares)) for s in graph.sites]
+    return replace(graph, sites=sites)
+
+
+def _costs(
+    site: Site, maps: dict[str, tuple[int, ...]], shares: dict[str, np.ndarray]
+) -> dict[str, float]:
+    names = () if site.nested else (n for w in site.writers for n in (w, f"{w}.weight"))
+    largest = max((maps.get(n, ()) for n in names), key=math.prod, default=())
+    params, macs = (float(shares[name][site.units].mean()) for name in ("params", "macs"))
+    area = float(math.prod(largest))
+    return {
+        "uniform": 1.0,
+        "width": float(largest[-1]) if largest else 1.0,
+        "area": area,
+        "macs": macs,
+        "params": params,
+        "memory": params + area,
+    }
+
+
+def _maps(engine: Labeller, trace: Trace) -> tuple[dict[str, tuple[int, ...]], dict[str, float]]:
+    """The map that every stored weight writes, and how often an example uses each of its numbers.
+
+    Of the last trace that was labelled.
+    """
+    maps: dict[str, tuple[int, ...]] = {}
+    uses: dict[str, float] = defaultdict(float)
+    for call in trace.calls:
+        if call.op == "convolution":
+            name = engine.origin(call.args[1])
+            if name is not None:
+                swept = (call.args[0] if call.args[6] else call.out).shape[2:]
+                maps[name] = max(maps.get(name, ()), tuple(call.out.shape[2:]), key=math.prod)
+                uses[name] += math.prod(swept)
+    batch = max((int(d[1].max(initial=0)) for d in engine.dims(trace.inputs[0])), default=1) or 1
+    for read in engine.reads:
+        if read.trace == len(engine.dims_of) - 1 and read.parameter not in maps:
+            rows = read.source.numel() // read.source.shape[read.source_dim]
+            uses[read.parameter] += rows / batch
+    return maps, dict(uses)

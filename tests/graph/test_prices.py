@@ -1,0 +1,102 @@
+import pytest
+import torch
+from torch import nn
+
+from vibnet import attach, measure, penalty
+from vibnet.errors import ConfigError
+from vibnet.graph.prices import PRICES
+from vibnet.information import from_authors_code
+from vibnet.zoo import VGG, LeNet5Caffe
+
+IMAGE = torch.zeros(2, 1, 28, 28)
+# The authors' five settings: variant, classes, kl_fac, and loss per log(1 + snr) of a unit in the
+# first block, the last convolution and the hidden linear layer.
+AUTHORS = {
+    "table 3, BC": ("D4", 10, 1.4e-5, (2.24e-4, 1.4e-5, 7e-6)),
+    "table 3, PF": ("D6", 10, 3e-5, (4.8e-4, 3e-5, 1.5e-5)),
+    "table 3, NS": ("G5", 10, 1e-5, (1.6e-4, 1e-5, None)),
+    "table 4, RNP": ("G", 100, 1e-5, (1.6e-4, 1e-5, 5e-6)),
+    "table 4, NS": ("G5", 100, 1.5e-5, (2.4e-4, 1.5e-5, None)),
+}
+
+
+def weights(gated):
+    return {s.name: s.weight for s in gated.sites}
+
+
+def lenet(weights):
+    return attach(LeNet5Caffe(), IMAGE, features=["fc1"], weights=weights)
+
+
+@pytest.mark.parametrize("row", AUTHORS)
+def test_width_is_the_kl_fac_of_the_authors_code(row):
+    variant, classes, kl_fac, (first, last, hidden) = AUTHORS[row]
+    gated = attach(VGG(variant, classes), torch.zeros(2, 3, 32, 32), weights="width")
+    gamma = from_authors_code(kl_fac)
+    convs = [s for s in gated.sites if gated.model.get_submodule(s.name)._get_name() == "Conv2d"]
+    linear = [s for s in gated.sites if s not in convs]
+    assert 0.5 * gamma * convs[0].weight == pytest.approx(first)
+    assert 0.5 * gamma * convs[-1].weight == pytest.approx(last)
+    assert [0.5 * gamma * s.weight for s in linear] == pytest.approx(
+        [] if hidden is None else [hidden] * len(linear)
+    )
+    code = 0.0  # their loss, as their code writes it: kl_mult undoes the height
+    for site, gate in gated.all_gates():
+        snr = gate.mu**2 / gate.log_var.exp()
+        height = width = site.weight
+        kl_mult = 1 / height
+        code += 0.5 * kl_mult * height * width * torch.log1p(snr).sum().item()
+    assert penalty(gated, gamma).item() == pytest.approx(kl_fac * code, rel=1e-5)
+    if row == "table 3, BC":
+        assert penalty(gated, gamma).item() == pytest.approx(1.55, abs=0.01)
+
+
+def test_area_and_width_are_those_of_the_map_before_pooling():
+    assert weights(lenet("area")) == {"conv1": 576, "conv2": 64, "fc1:features": 1, "fc1": 1}
+    assert weights(lenet("width")) == {"conv1": 24, "conv2": 8, "fc1:features": 1, "fc1": 1}
+    assert weights(lenet("uniform")) == {"conv1": 1, "conv2": 1, "fc1:features": 1, "fc1": 1}
+
+
+def test_relative_prices_are_one_in_the_mean():
+    for name in ("macs", "params", "memory"):
+        gated = lenet(name)
+        total = sum(s.weight * s.size for s in gated.sites)
+        assert total == pytest.approx(sum(s.size for s in gated.sites))
+
+
+@pytest.mark.parametrize(("name", "field"), [("macs", "macs"), ("params", "parameters")])
+def test_what_a_unit_costs_is_what_goes_with_it(name, field):
+    base = measure(LeNet5Caffe(), IMAGE)
+    smaller = {
+        "conv1": LeNet5Caffe(conv1=19),
+        "conv2": LeNet5Caffe(conv2=49),
+        "fc1": LeNet5Caffe(hidden=499),
+    }
+    sites = {s.name: s for s in attach(LeNet5Caffe(), IMAGE).sites}
+    for site, model in smaller.items():
+        gone = getattr(base, field) - getattr(measure(model, IMAGE), field)
+        assert sites[site].costs[name] == gone
+
+
+def test_the_memory_of_a_unit_is_its_weights_and_its_map():
+    costs = {s.name: s.costs for s in lenet("uniform").sites}
+    assert costs["conv1"]["memory"] == costs["conv1"]["params"] + 24 * 24
+
+
+def test_a_residual_site_takes_the_largest_map_of_its_writers():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, stride=2, padding=1)
+            self.out = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.out(self.a(x).mean((2, 3)) + self.b(x).mean((2, 3)))
+
+    gated = attach(Mixed(), torch.zeros(2, 1, 8, 8), weights="area")
+    assert weights(gated) == {"a": 64}
+
+
+def test_an_unknown_price_is_named():
+    with pytest.raises(ConfigError, match=rf"weights must be one of {', '.join(PRICES)}.*'flops'"):
+        lenet("flops")

@@ -1,0 +1,49 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from vibnet.layers import SelectedLinear
+
+
+def selected():
+    return SelectedLinear.of(nn.Linear(3, 2), torch.tensor([4, 0, 2]))
+
+
+def test_a_selected_layer_is_the_whole_one_with_zero_columns():
+    torch.manual_seed(0)
+    layer, x = selected().double(), torch.randn(2, 7, 5, dtype=torch.float64)
+    whole = nn.Linear(5, 2).double()
+    with torch.no_grad():
+        whole.weight.zero_()
+        whole.weight[:, [4, 0, 2]] = layer.weight
+        whole.bias.copy_(layer.bias)
+    torch.testing.assert_close(layer(x), whole(x), rtol=0, atol=1e-15)
+
+
+def test_making_it_keeps_parameters_hooks_and_mode():
+    layer = nn.Linear(3, 2).eval()
+    weight = layer.weight.requires_grad_(False)
+    seen = []
+    layer.register_forward_hook(lambda *_: seen.append(1))
+    SelectedLinear.of(layer, torch.tensor([0, 1, 2]))(torch.ones(1, 4))
+    assert seen == [1]
+    assert layer.weight is weight
+    assert not layer.weight.requires_grad
+    assert not layer.training
+
+
+def test_it_copies_saves_and_exports():
+    layer, x = selected(), torch.randn(2, 5)
+    other = selected()
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other(x), layer(x))
+    assert torch.equal(copy.deepcopy(layer)(x), layer(x))
+    exported = torch.export.export(layer, (x,)).module()
+    assert torch.equal(exported(x), layer(x))
+
+
+def test_features_that_are_not_there_are_an_error():
+    with pytest.raises((IndexError, RuntimeError), match="out of (range|DATA bounds)"):
+        selected()(torch.ones(1, 4))
