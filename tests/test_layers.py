@@ -45,5 +45,5 @@ def test_it_copies_saves_and_exports():
 
 
 def test_features_that_are_not_there_are_an_error():
-    with pytest.raises((IndexError, RuntimeError), match="out of (range|DATA bounds)"):
+    with pytest.raises((IndexError, RuntimeError), match=r"out of (range|DATA bounds)"):
         selected()(torch.ones(1, 4))

@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from vibnet.errors import ConfigError
 from vibnet.graph.capture import Trace
 from vibnet.graph.constraints import EqualBlocks
-from vibnet.graph.labeller import Labeller
+from vibnet.graph.detours import Detour, detour
+from vibnet.graph.labeller import Labeller, Read
 from vibnet.graph.labels import Array
 from vibnet.graph.places import Place, find
 
@@ -46,6 +47,7 @@ class Reader:
     groups: int
     units: Array
     foldable: bool
+    detour: Detour | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class _Builder:
                 self.order.setdefault(root)
         self.readers: dict[int, dict[str, None]] = defaultdict(dict)
         self.ungated: dict[int, str] = {}
+        self.detours: dict[tuple[str, int], Detour | None] = {}
         self._reads()
 
     def _reads(self) -> None:
@@ -149,12 +152,24 @@ class _Builder:
             reason = ""
             if (read.trace, read.call) not in self.places:
                 reason = f"{call} does not read its module's own input, so no gate can stand there"
-            elif not self.foldable[read.parameter]:
+            elif not self.foldable[read.parameter] and not self._detour(read):
                 reason = f"{read.parameter} is also used elsewhere, so no multiplier fits into it"
             for root in roots:
                 self.readers[root][read.parameter.rpartition(".")[0] or read.parameter] = None
                 if reason:
                     self.ungated.setdefault(root, reason)
+
+    def _detour(self, read: Read) -> bool:
+        """Whether the multipliers of a read can go elsewhere: the same place in all its calls."""
+        key = read.parameter, read.parameter_dim
+        if read.trace == len(self.traces) - 1:
+            found = detour(self.engine, self.traces, self.roots, read)
+            if self.detours.setdefault(key, found) != found:
+                self.detours[key] = None
+        else:  # judged by the read of the last trace
+            twins = [r for r in self.engine.reads if (r.parameter, r.parameter_dim) == key]
+            return any(r.trace == len(self.traces) - 1 and self._detour(r) for r in twins)
+        return self.detours[key] is not None
 
     def sites(self) -> tuple[list[Site], list[Site], Array]:
         """Cuttable sites, pinned sites, and the number of every class."""
@@ -206,6 +221,7 @@ class _Builder:
                 if read.groups > 1
                 else parameters[read.parameter][read.parameter_dim],
                 self.foldable[read.parameter],
+                self.detours.get((read.parameter, read.parameter_dim)),
             )
         places = {
             (p.module, p.argument): replace(p, units=index[p.units]) for p in self.places.values()

@@ -18,19 +18,25 @@ from vibnet.surgery.gated import Gated
 
 
 def _select(
-    sites: Sequence[Site], include: Sequence[str], exclude: Sequence[str], model: nn.Module
+    sites: Sequence[Site],
+    others: Sequence[Site],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    model: nn.Module,
 ) -> list[Site]:
-    names = [s.name for s in sites]
-    for pattern in (*include, *exclude):
-        if not any(fnmatchcase(n, pattern) for s in sites for n in (s.name, *s.writers)):
-            raise NoSitesError(
-                f"pattern {pattern!r} selects none of the {len(names)} gateable sites of "
-                f"{type(model).__name__}. They are: {', '.join(names) or 'none'}. Patterns match "
-                f"whole dotted names, as in 'features.*'."
-            )
-
     def hit(site: Site, patterns: Sequence[str]) -> bool:
         return any(fnmatchcase(n, p) for n in (site.name, *site.writers) for p in patterns)
+
+    names = [s.name for s in sites]
+    for pattern in (*include, *exclude):
+        if not any(hit(s, [pattern]) for s in sites):
+            why = [f"{s.name}: {s.reason or s.ungated}" for s in others if hit(s, [pattern])]
+            raise NoSitesError(
+                f"pattern {pattern!r} selects none of the {len(names)} gateable sites of "
+                f"{type(model).__name__}. They are: {', '.join(names) or 'none'}. "
+                + (f"Without a gate are {'; '.join(why)}. " if why else "")
+                + "Patterns match whole dotted names, as in 'features.*'."
+            )
 
     chosen = [s for s in sites if not include or hit(s, include)]
     return [s for s in chosen if not hit(s, exclude)]
@@ -78,7 +84,9 @@ def attach(
             )
     graph = analyse(model, example, Request.of(features, inputs, ignore))
     gateable = [s for s in graph.sites if not s.ungated and s.size >= min_units]
-    chosen = _select(gateable, _names("include", include), _names("exclude", exclude), model)
+    rest = [s for s in (*graph.pinned, *graph.sites) if s.reason or s.ungated]
+    patterns = _names("include", include), _names("exclude", exclude)
+    chosen = _select(gateable, rest, *patterns, model)
     if not chosen:
         raise NoSitesError(_nothing(model, graph))
     return Gated(copy.deepcopy(model), graph, _priced(chosen, weights), example, multiple)

@@ -26,13 +26,16 @@ def _itself(x: Tensor) -> Tensor:
 
 
 class Draw:
-    """The multipliers of the forward under way; a copy of a model starts without one."""
+    """The multipliers of the forward under way; a copy of a model starts without one.
+
+    A tensor per site, of shape ``(examples or 1, units)``, and at the end a column of ones.
+    """
 
     def __init__(self) -> None:
-        self.value: Tensor | None = None
-        self.again: Callable[[], Tensor] | None = None
+        self.value: tuple[Tensor, ...] | None = None
+        self.again: Callable[[], tuple[Tensor, ...]] | None = None
 
-    def multipliers(self) -> Tensor:
+    def multipliers(self) -> tuple[Tensor, ...]:
         """Those of the forward under way, or of the one that a backward recomputes."""
         if self.value is not None:
             return self.value
@@ -55,20 +58,25 @@ class Draw:
 class Multiply(nn.Module):
     """Multiplies one dimension of what a module reads (or gives) by the draw of its units.
 
-    `columns` says for every position which entry of the draw it takes, the last entry being 1.
+    `parts` says which parts of the draw it takes, `columns` for every position which entry of
+    those. Where every entry stands for `times` positions in a row, no index is needed.
     """
 
     columns: Tensor
 
-    def __init__(self, place: Place, column_of_unit: np.ndarray, ones: int, draw: Draw) -> None:
+    def __init__(
+        self, place: Place, column_of_unit: np.ndarray, starts: np.ndarray, draw: Draw
+    ) -> None:
         super().__init__()
-        columns = np.where(place.units < 0, ones, column_of_unit[place.units])
-        start = int(columns[0])
-        self.run = (
-            (start, len(columns))
-            if (columns == np.arange(start, start + len(columns))).all()
-            else None
+        columns = np.where(place.units < 0, starts[-1], column_of_unit[place.units])
+        parts, which = np.unique(
+            np.searchsorted(starts, columns, side="right") - 1, return_inverse=True
         )
+        sizes = np.append(np.diff(starts), 1)[parts]
+        columns = columns - (starts[parts] - (np.cumsum(sizes) - sizes))[which]
+        times, rest = divmod(len(columns), int(sizes.sum()))
+        in_rows = not rest and bool((columns == np.repeat(np.arange(sizes.sum()), times)).all())
+        self.parts, self.times = parts.tolist(), times if in_rows else 0
         self.register_buffer("columns", torch.as_tensor(columns), persistent=False)
         self.dim, self.repeat, self.argument, self.draw = (
             place.dim,
@@ -79,8 +87,13 @@ class Multiply(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape as x, every unit multiplied by its draw."""
-        z = self.draw.multipliers()
-        z = z.narrow(1, *self.run) if self.run else z.index_select(1, self.columns)
+        drawn = self.draw.multipliers()
+        parts = [drawn[k] for k in self.parts]
+        z = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        if self.times > 1:
+            z = z.repeat_interleave(self.times, 1)
+        elif not self.times:
+            z = z.index_select(1, self.columns)
         if len(z) > 1 and self.repeat > 1:
             z = z.repeat_interleave(self.repeat, 0)
         shape = [1] * x.ndim
@@ -125,17 +138,16 @@ class Gated(nn.Module):
         self.gates = nn.ModuleDict({key(s.name): VIBGate(s.size, like) for s in sites})
         self._draw = Draw()
         self._nesting = nesting(graph)
-        self._columns = np.full(graph.total, sum(s.size for s in sites), dtype=np.int64)
-        start = 0
-        for site in sites:
+        starts = np.cumsum([0, *(s.size for s in sites)])
+        self._columns = np.full(graph.total, starts[-1], dtype=np.int64)
+        for site, start in zip(sites, starts, strict=False):
             self._columns[site.units] = np.arange(start, start + site.size)
-            start += site.size
         self.places = nn.ModuleList()
         modules = dict(model.named_modules())
         for place in graph.places:
-            if not (self._columns[place.units[place.units >= 0]] < start).any():
+            if not (self._columns[place.units[place.units >= 0]] < starts[-1]).any():
                 continue
-            multiply = Multiply(place, self._columns, start, self._draw)
+            multiply = Multiply(place, self._columns, starts, self._draw)
             self.places.append(multiply)
             target = modules[place.module]
             if place.argument < 0:
@@ -192,21 +204,24 @@ class Gated(nn.Module):
         return out
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here
-    def _mean(self) -> Tensor:
+    def _mean(self) -> tuple[Tensor, ...]:
         mu, _ = self._joined()
         order = torch.as_tensor(np.argsort(self._columns, kind="stable")[: len(mu)])
         values = self._means(self.kept())[order].to(mu)
-        return torch.cat([values, values.new_ones(1)])[None]
+        return self._parts(values[None])
 
     def _noise(self, examples: int) -> Tensor:
         mu = next(iter(self.gates.parameters()))
         units = sum(site.size for site in self.sites)
         return torch.randn(examples, units, dtype=mu.dtype, device=mu.device)
 
-    def _sample(self, noise: Tensor) -> Tensor:
+    def _sample(self, noise: Tensor) -> tuple[Tensor, ...]:
         mu, log_var = self._joined()
-        z = torch.addcmul(mu, noise, torch.exp(0.5 * log_var))
-        return torch.cat([z, z.new_ones(len(z), 1)], 1)
+        return self._parts(torch.addcmul(mu, noise, torch.exp(0.5 * log_var)))
+
+    def _parts(self, z: Tensor) -> tuple[Tensor, ...]:
+        sizes = [site.size for site in self.sites]
+        return (*torch.split(z, sizes, 1), z.new_ones(1, 1).expand(len(z), 1))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own forward, with gates."""

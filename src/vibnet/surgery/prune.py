@@ -74,10 +74,12 @@ def bare(model: nn.Module) -> nn.Module:
 def fold(model: nn.Module, graph: Graph, multipliers: Tensor) -> None:
     """Multiply the columns of every reader's weight by its units' multipliers, in place.
 
-    Exact, for a reader is linear in what it reads and its weight has no other use.
+    Exact, for a reader is linear in what it reads and its weight has no other use. Where it has
+    one, the multipliers go into an affine in front that only this reader sees, or into the weight
+    that writes the units.
 
     Raises:
-        FoldError: the weight has another use and a multiplier is not 1.
+        FoldError: there is no such place, or only positive multipliers come through.
     """
     state = dict(model.named_parameters(remove_duplicate=False))
     state.update(model.named_buffers(remove_duplicate=False))  # type: ignore[arg-type]  # tensors
@@ -86,15 +88,29 @@ def fold(model: nn.Module, graph: Graph, multipliers: Tensor) -> None:
         scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
         if bool((scale == 1).all()):
             continue
-        if not reader.foldable:
+        if reader.foldable:
+            _scale(state[reader.parameter], reader.dim, reader.groups, scale)
+            continue
+        if reader.detour is None:
             raise FoldError(
                 f"{reader.parameter} is used in another way too, so no multiplier fits into it."
             )
-        with torch.no_grad():
-            weight = state[reader.parameter]
-            weight.copy_(
-                (weight.double() * _columns(weight, reader.dim, reader.groups, scale)).to(weight)
+        if reader.detour.positive and bool((scale < 0).any()):
+            raise FoldError(
+                f"{reader.parameter} is used in another way too, and {reader.detour.positive} lets "
+                f"only positive multipliers through to it, but {int((scale < 0).sum())} of "
+                f"{len(scale)} are negative. Leave the site out with exclude, or keep its means "
+                f"positive."
             )
+        for name, dim in reader.detour.scaled:
+            units = torch.as_tensor(graph.parameters[name][dim])
+            scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
+            _scale(state[name], dim, 1, scale)
+
+
+def _scale(weight: Tensor, dim: int, groups: int, scale: Tensor) -> None:
+    with torch.no_grad():
+        weight.copy_((weight.double() * _columns(weight, dim, groups, scale)).to(weight))
 
 
 def _columns(weight: Tensor, dim: int, groups: int, scale: Tensor) -> Tensor:
