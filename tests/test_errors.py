@@ -12,6 +12,7 @@ BUILTIN = {
     "FoldError": ValueError,
     "VerificationError": RuntimeError,
     "ArtefactError": ValueError,
+    "DataError": ValueError,
 }
 
 

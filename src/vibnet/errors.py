@@ -31,3 +31,7 @@ class VerificationError(VibnetError, RuntimeError):
 
 class ArtefactError(VibnetError, ValueError):
     """A saved folder that is incomplete, altered, or of another model."""
+
+
+class DataError(VibnetError, ValueError):
+    """A data set that is missing, damaged, or not the published one."""
