@@ -169,3 +169,80 @@ class TransposedGrouped(nn.Module):
     def forward(self, x):
         h = F.relu(self.norm(self.decode(self.encode(x))))
         return self.head(F.leaky_relu(self.depthwise(h), 0.2))
+
+
+class TransposedMultiplier(nn.Module):
+    """A depthwise transposed convolution with two outputs for every input channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = conv_bn_relu(3, 6)
+        self.depthwise = nn.ConvTranspose2d(6, 12, 3, padding=1, groups=6)
+        self.head = nn.Conv2d(12, 2, 1)
+
+    def forward(self, x):
+        return self.head(F.leaky_relu(self.depthwise(self.stem(x)), 0.2))
+
+
+class TransposedShared(nn.Module):
+    """One grouped transposed convolution called twice, and a 1-d one behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = conv_bn_relu(3, 8)
+        self.decode = nn.ConvTranspose2d(8, 8, 3, padding=1, groups=2)
+        self.narrow = nn.ConvTranspose1d(8, 9, 3, groups=1)
+        self.last = nn.ConvTranspose1d(9, 6, 3, groups=3, bias=False)
+        self.head = nn.Conv1d(6, 2, 1)
+
+    def forward(self, x):
+        h = torch.tanh(self.decode(F.relu(self.decode(self.stem(x)))))
+        return self.head(F.silu(self.last(F.relu(self.narrow(h.mean(2))))))
+
+
+class Picked(nn.Module):
+    """Channels picked by the numbers in a buffer: reordered, left out, or repeated."""
+
+    def __init__(self, numbers):
+        super().__init__()
+        self.register_buffer("order", torch.tensor(numbers))
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(len(numbers), 6, 3, padding=1)
+        self.skip = nn.Conv2d(8, 6, 1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x):
+        h = torch.relu(self.conv1(x))
+        return self.head(F.relu(self.conv2(h[:, self.order]) + self.skip(h)).mean((2, 3)))
+
+
+class PickedTwice(nn.Module):
+    """One buffer that reorders the same axis in two places, by index_select."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("order", torch.tensor([4, 2, 0, 5, 1, 3], dtype=torch.int32))
+        self.conv1 = nn.Conv2d(3, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.conv2 = nn.Conv2d(6, 5, 3, padding=1)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x):
+        h = torch.relu(torch.index_select(self.norm(self.conv1(x)), 1, self.order))
+        h = torch.index_select(h, 1, self.order)
+        return self.head(torch.tanh(self.conv2(h)).mean((2, 3)))
+
+
+class RollHalves(nn.Module):
+    """The two halves of the channels change places."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(16, 6, 3, padding=1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x):
+        h = torch.relu(self.conv1(x))
+        h = torch.cat([h, torch.roll(h, h.shape[1] // 2, 1)], 1)
+        return self.head(F.relu(self.conv2(h)).mean((2, 3)))

@@ -13,6 +13,7 @@ BUILTIN = {
     "VerificationError": RuntimeError,
     "ArtefactError": ValueError,
     "DataError": ValueError,
+    "TrainingError": RuntimeError,
 }
 
 

@@ -14,8 +14,8 @@ from vibnet.layers import SelectedLinear
 from vibnet.surgery.gated import is_ours
 from vibnet.zoo import VGG, LeNet5Caffe, LeNet300100, ResidualCNN
 
-# A grouped transposed convolution and a transposed tie leave no site that can be gated.
-REFUSED = {"transposed_grouped", "tied_transposed"}
+# A transposed tie leaves no site that can be gated.
+REFUSED = {"tied_transposed"}
 DEEP = settings(
     max_examples=int(os.environ.get("VIBNET_FUZZ", "5000")),
     deadline=None,

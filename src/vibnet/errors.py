@@ -29,6 +29,10 @@ class VerificationError(VibnetError, RuntimeError):
     """The small model does not answer as the gated one; nothing has been changed."""
 
 
+class TrainingError(VibnetError, RuntimeError):
+    """Training cannot go on: a number is not finite, or a target cannot be met."""
+
+
 class ArtefactError(VibnetError, ValueError):
     """A saved folder that is incomplete, altered, or of another model."""
 

@@ -3,10 +3,14 @@ import copy
 import numpy as np
 import pytest
 import torch
+from laws import law_one
+from networks import NETWORKS
 from torch import nn
 
-from vibnet.graph.cut import cut, positions, shape_only, take
+from vibnet.errors import PlanError, VerificationError
+from vibnet.graph.cut import cut, positions, renumber, shape_only, take
 from vibnet.graph.probe import analyse
+from vibnet.graph.restrict import restrict
 
 X = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 
@@ -74,6 +78,76 @@ def test_every_group_keeps_its_own_columns():
     expected = torch.cat([weight[:2][:, [0, 2]], weight[2:][:, [1, 2]]])
     assert torch.equal(small[1].weight, expected)
     assert (small[1].in_channels, small[1].groups) == (4, 2)
+
+
+def test_every_group_of_a_transposed_convolution_keeps_its_own_columns():
+    model, graph = analysed(
+        nn.Conv2d(3, 6, 1), nn.ConvTranspose2d(6, 6, 1, groups=2), nn.Conv2d(6, 2, 1)
+    )
+    small = copy.deepcopy(model)
+    kept = keep(graph, "0", [0, 2, 4, 5]) & keep(graph, "1", [1, 2, 3, 5])
+    cut(small, graph, kept)
+    weight = model[1].weight
+    expected = torch.cat([weight[[0, 2]][:, [1, 2]], weight[[4, 5]][:, [0, 2]]])
+    assert torch.equal(small[1].weight, expected)
+    assert torch.equal(small[1].bias, model[1].bias[[1, 2, 3, 5]])
+    assert (small[1].in_channels, small[1].out_channels, small[1].groups) == (4, 4, 2)
+
+
+def test_the_same_columns_for_every_group_would_be_noticed(monkeypatch):
+    def wrong(value, indices, units, groups, kept, how):
+        stay = np.where(units < 0, True, kept[units]).reshape(groups, -1)
+        return how(value, [indices[0], np.flatnonzero(stay[0]), *indices[2:]])
+
+    model, example = NETWORKS["transposed_grouped"](0)
+    law_one(model, example)
+    monkeypatch.setattr("vibnet.graph.cut._grouped", wrong)
+    with pytest.raises(VerificationError):
+        law_one(model, example)
+
+
+def test_the_numbers_in_a_buffer_are_those_of_the_positions_left():
+    units, kept = np.array([0, 1, 2, 3, -1]), np.array([True, False, True, True])
+    assert renumber(np.array([3, 1, 4, 0, -2, 3]), units, kept).tolist() == [2, 3, 0, 2, 2]
+    model, example = NETWORKS["permuted_buffer"](0)
+    graph = analyse(model, example)
+    small = copy.deepcopy(model)
+    record = cut(small, graph, keep(graph, "conv1", [0, 2, 3, 7]))
+    assert small.order.tolist() == [2, 0, 3, 1]  # of 3, 0, 7, 2
+    assert record["order"] == [[0, 1, 2, 5]]
+    assert torch.equal(small.conv2.weight, model.conv2.weight[:, [0, 1, 2, 5]])
+
+
+def test_a_buffer_can_be_cut_twice():
+    model, example = NETWORKS["permuted_buffer"](0)
+    graph = analyse(model, example)
+    once, twice = copy.deepcopy(model), copy.deepcopy(model)
+    last = keep(graph, "conv1", [2, 3, 7])
+    cut(once, graph, last)
+    first = keep(graph, "conv1", [0, 2, 3, 7])
+    cut(twice, graph, first)
+    cut(twice, restrict(graph, first), last[first])
+    assert torch.equal(once.order, twice.order)
+    assert torch.equal(once.conv2.weight, twice.conv2.weight)
+
+
+def test_numbers_that_are_left_as_they_were_would_be_noticed(monkeypatch):
+    model, example = NETWORKS["permuted_buffer"](0)
+    law_one(model, example)
+    monkeypatch.setattr(
+        "vibnet.graph.cut.renumber",
+        lambda values, units, kept: np.arange(int(kept[units[values]].sum())),
+    )
+    with pytest.raises(VerificationError):
+        law_one(model, example)
+
+
+def test_a_buffer_that_was_changed_is_not_cut():
+    model, example = NETWORKS["permuted_buffer"](0)
+    graph = analyse(model, example)
+    model.order.copy_(torch.arange(8))
+    with pytest.raises(PlanError, match="order are others than when the model was looked at"):
+        cut(copy.deepcopy(model), graph, keep(graph, "conv1", [0, 2, 3, 7]))
 
 
 @pytest.mark.parametrize("multiplier", [1, 2])

@@ -6,7 +6,11 @@ import torch
 from networks import NETWORKS
 from torch import nn
 
-from vibnet.graph.probe import analyse
+from vibnet.graph.capture import capture
+from vibnet.graph.labeller import Labeller
+from vibnet.graph.probe import Probe, analyse
+from vibnet.graph.rules import TABLE
+from vibnet.graph.sites import build
 
 
 class Flat(nn.Module):
@@ -28,6 +32,32 @@ class Flat(nn.Module):
         return self.head(x)
 
 
+class Step(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Stepped(nn.Module):
+    """A convolution, a function in a module of its own, and a linear layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.a, self.step, self.b = nn.Conv2d(3, 8, 3), Step(function), nn.Linear(288, 4)
+
+    def forward(self, x):
+        return self.b(self.step(self.a(x)))
+
+
+def checked(x):
+    if x.shape[1] != 8:
+        raise ValueError("eight are needed")
+    return x.flatten(1)
+
+
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -38,6 +68,40 @@ def test_a_size_written_into_the_code_pins():
     assert "after a trial cut" in pinned.reason
     assert "48" in pinned.reason
     assert len(pinned.units) == 0
+
+
+LITERALS = {
+    "view": (lambda x: x.view(-1, 288), r"view in step \(L\).*gives \(\d+, 288\) instead.*flatten"),
+    "reshape": (
+        lambda x: x.reshape(4, 288),
+        r"view in step \(L\) fails: .*288.*; write x.flatten\(1",
+    ),
+    "split": (
+        lambda x: torch.cat([y.relu() for y in x.split(4, 1)], 1).flatten(1),
+        r"split in step \(L\).*; write x\.chunk",
+    ),
+    "slice": (
+        lambda x: (x[:, :4] + x[:, 4:]).repeat(1, 2, 1, 1).flatten(1),
+        r"slice in step \(L\).*; write x\.chunk",
+    ),
+    "zeros": (
+        lambda x: (torch.zeros(4, 8, 6, 6) + x).flatten(1),
+        r"(zeros|add) in step \(L\).*; take sizes from tensors \(x\.shape\)",
+    ),
+    "raised": (
+        checked,
+        r"after a trial cut step \(L\) fails: eight are needed; take sizes from tensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LITERALS)
+def test_a_number_in_the_code_is_named_with_op_module_line_and_remedy(name):
+    step, why = LITERALS[name]
+    graph = analyse(Stepped(step), torch.cat([IMAGES, IMAGES]))
+    assert graph.sites == []
+    reason = {s.name: s.reason for s in graph.pinned}["a"]
+    assert re.search(why.replace("L", r"test_probe\.py:\d+", 1), reason), reason
 
 
 def test_the_same_model_without_the_size_can_be_cut():
@@ -92,9 +156,100 @@ def test_a_forward_that_fails_when_cut_pins_with_its_message():
 
     reasons = {s.name: s.reason for s in analyse(Checks(), torch.randn(2, 4)).pinned}
     assert re.fullmatch(
-        r"after a trial cut the model fails at test_probe\.py:\d+: six features are needed",
+        r"after a trial cut the model itself \(test_probe\.py:\d+\) fails: six features are "
+        r"needed; take sizes from tensors \(x\.shape\).*",
         reasons["a"],
     )
+
+
+class Net(nn.Module):
+    def __init__(self, function, width=8, read=8):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(read, 4, 1)
+        self.function = function
+
+    def forward(self, x):
+        return self.b(self.function(self.a(x)))
+
+
+def test_a_site_that_constraints_keep_whole_is_pinned_with_the_constraint():
+    graph = analyse(Net(lambda x: x[:, :1] * x), IMAGES)
+    assert graph.sites == []
+    reasons = [s.reason for s in graph.pinned if s.name.startswith("a")]
+    assert any(
+        re.fullmatch(
+            r"no legal cut: the parts of slice in the model itself \(test_probe\.py:\d+\) must "
+            r"keep as many units each, at least one",
+            r,
+        )
+        for r in reasons
+    ), reasons
+
+
+def test_a_site_of_one_unit_is_pinned():
+    graph = analyse(Net(lambda x: x, 1, 1), IMAGES)
+    reasons = {s.name: s.reason for s in graph.pinned}
+    assert reasons["a"] == "no legal cut: it has one unit, and one must stay"
+
+
+def test_sites_that_can_only_be_cut_together_are_not_stuck():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.left, self.right = nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x):
+            x, y = torch.cat([self.a(x), self.b(x)], 1).chunk(2, 1)
+            return self.left(x) + self.right(y)
+
+    graph = analyse(Joined(), torch.randn(3, 4))
+    assert [(s.name, s.size) for s in graph.sites] == [("a", 4), ("b", 4)]
+
+
+def test_a_trial_takes_a_third_of_every_block():
+    model = nn.Sequential(nn.Conv2d(3, 32, 1), nn.Conv2d(32, 16, 1, groups=8), nn.Conv2d(16, 4, 1))
+    traces = capture(model, IMAGES)
+    engine = Labeller(dict(TABLE))
+    engine.add_model(traces[0].model)
+    engine.add(traces[0])
+    graph = build(engine, traces[:1], model)
+    kept = Probe(model, IMAGES, engine, traces[:1], graph).step(graph.sites)
+    first, second = (kept[s.units].reshape(8, -1).sum(axis=1) for s in graph.sites)
+    assert first.tolist() == [3] * 8
+    assert second.tolist() == [1] * 8
+
+
+def test_a_site_bound_to_one_that_fails_is_pinned_too():
+    class Bound(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(4, 6)
+            self.left, self.right, self.last = (nn.Linear(6, 2) for _ in range(3))
+
+        def forward(self, x):
+            y, z = torch.cat([self.a(x), self.b(x)], 1).chunk(2, 1)
+            return self.left(y) + self.right(z.reshape(-1, 6)[:4]) + self.last(self.c(x))
+
+    graph = analyse(Bound(), torch.randn(4, 4))
+    assert [s.name for s in graph.sites] == ["c"]
+    reasons = {s.name: s.reason for s in graph.pinned}
+    assert re.search(r"reshape in the model itself \(test_probe\.py:\d+\) fails", reasons["b"])
+    assert "instead of the number" in reasons["b"]
+    assert "no legal cut: the parts of split" in reasons["a"]
+
+
+def test_what_bisection_leaves_must_pass_together(monkeypatch):
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(6)])
+
+    def complaint(_self, sites):
+        names = {s.name for s in sites}
+        return "" if "3" not in names and not {"0", "4"} <= names else "no"
+
+    monkeypatch.setattr(Probe, "complaint", complaint)
+    graph = analyse(model, torch.randn(3, 4))
+    assert [s.name for s in graph.sites] == ["0", "1", "2"]
+    assert {s.name for s in graph.pinned if s.reason == "no"} == {"3", "4"}
 
 
 @pytest.mark.parametrize("name", ["cnn", "dropout", "frozen_norm", "tied_parameter"])

@@ -1,4 +1,5 @@
 import copy
+from datetime import timedelta
 
 import pytest
 import torch
@@ -229,13 +230,16 @@ def test_open_gates_without_noise_change_no_answer(name):
 def _worker(rank, folder):
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", init_method=f"file://{folder}/f", rank=rank, world_size=2)
+    store = dist.FileStore(f"{folder}/store", 2)
+    patience = timedelta(seconds=60)  # a process left alone fails instead of waiting for ever
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=patience)
     torch.manual_seed(0)
     gated = noisy(attach(Checkpointed(None), torch.randn(4, 6))).train()
     wrapped = nn.parallel.DistributedDataParallel(gated)
     torch.manual_seed(10 + rank)
     (wrapped(torch.randn(4, 6)).square().mean() + penalty(wrapped, 1e-3)).backward()
     torch.save([p.grad for p in gated.parameters()], f"{folder}/{rank}")
+    dist.barrier()
     dist.destroy_process_group()
 
 

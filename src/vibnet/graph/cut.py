@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from vibnet.errors import PlanError
 from vibnet.graph.constraints import Mask
 from vibnet.graph.labels import Array
 from vibnet.graph.sites import Graph
@@ -100,18 +101,48 @@ def _cut_one(
     how: Take,
     record: dict[str, list[list[int]]],
 ) -> Tensor:
+    new = sliced(value, name, graph, kept, how)
+    if new is value:
+        return value
+    record[name] = [i.tolist() for i in positions(graph, name, kept)]
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(new, requires_grad=value.requires_grad)
+    return new
+
+
+def sliced(value: Tensor, name: str, graph: Graph, kept: Mask, how: Take = take) -> Tensor:
+    """What stays of a tensor that is laid out like the parameter or buffer of that name.
+
+    The tensor itself where all of it stays.
+    """
     if name not in graph.parameters:
         return value
     indices = positions(graph, name, kept)
+    picked = graph.remaps.get(name)
+    if picked is not None and not np.where(picked < 0, True, kept[picked]).all():
+        return how(value, indices) if how is shape_only else _renumbered(value, name, graph, kept)
     grouped = graph.within_group.get(name)
     whole = all(len(i) == n for i, n in zip(indices, value.shape, strict=True))
     if whole and (grouped is None or np.where(grouped[0] < 0, True, kept[grouped[0]]).all()):
         return value
-    record[name] = [i.tolist() for i in indices]
-    new = _grouped(value, indices, *grouped, kept, how) if grouped else how(value, indices)
-    if isinstance(value, nn.Parameter):
-        return nn.Parameter(new, requires_grad=value.requires_grad)
-    return new
+    return _grouped(value, indices, *grouped, kept, how) if grouped else how(value, indices)
+
+
+def renumber(values: Array, units: Array, kept: Mask) -> Array:
+    """Numbers of positions that hold these units, as they are when only kept ones stay."""
+    stay = np.where(units < 0, True, kept[units])
+    numbers: Array = (np.cumsum(stay) - 1)[values[stay[values]]]
+    return numbers
+
+
+def _renumbered(value: Tensor, name: str, graph: Graph, kept: Mask) -> Tensor:
+    values, units = value.cpu().numpy(), graph.remaps[name]
+    if not np.array_equal(units[values], graph.parameters[name][0]):
+        raise PlanError(
+            f"the numbers in {name} are others than when the model was looked at, so they cannot "
+            f"be cut. Attach again, or leave them as they were."
+        )
+    return torch.as_tensor(renumber(values, units, kept)).to(value)
 
 
 def state_sizes(module: nn.Module, name: str, depthwise: set[str]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from vibnet.graph.capture import Call, Trace
-from vibnet.graph.labels import Array, Labels, plain
+from vibnet.graph.labels import Array, Blocks, Labels, plain
 
 Dims = tuple[Array, ...]
 VIEWS = {
@@ -45,27 +45,27 @@ class Read:
     atoms: Array
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """As many units of every block must stay; `atoms` in order, blocks of equal size."""
-
-    atoms: Array
-    blocks: int
-    why: str
-
-
 @dataclass
 class Labeller:
-    """The state of labelling: labels of tensors and parameters, writes, reads, constraints."""
+    """The state of labelling: labels of tensors and parameters, writes, reads, constraints.
+
+    `like` is the labeller of the whole model, where the trace is that of a trial cut; `remaps` the
+    dimension that a buffer of numbers picks from; `sole` the calls that it and `within_group` know.
+    """
 
     table: dict[str, Rule]
     labels: Labels = field(default_factory=Labels)
+    like: "Labeller | None" = None
+    batch: int = 0
     parameters: dict[str, Dims] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     blocks: list[Blocks] = field(default_factory=list)
     depthwise: set[str] = field(default_factory=set)
     within_group: dict[tuple[str, int], tuple[Array, int]] = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
+    remaps: dict[str, Array] = field(default_factory=dict)
+    sole: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     dims_of: list[dict[int, Dims]] = field(default_factory=list)
     used: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     trace: Trace | None = None
@@ -90,7 +90,7 @@ class Labeller:
 
     def add(self, trace: Trace, batch: int = 0) -> None:
         """Label everything in a trace; `batch` is the inputs' dimension that counts examples."""
-        self.trace = trace
+        self.trace, self.batch = trace, batch
         self._known, self._origin, self._maybe_copies = {}, dict(trace.state), set()
         self.dims_of.append(self._known)
         for x in trace.inputs:
@@ -103,6 +103,7 @@ class Labeller:
         for x in trace.outputs:
             for dim in self.dims(x):
                 self.labels.pin(dim, "it is an output of the model")
+        self._finish()
 
     def _apply(self, call: Call) -> None:
         rule = self.table.get(call.op) or self.table.get(call.op.removesuffix("_"))
@@ -150,7 +151,7 @@ class Labeller:
 
     def _note_uses(self, call: Call) -> None:
         """Remember which calls compute with a parameter, rather than give it another shape."""
-        if self._origin and id(call.out) not in self._origin:
+        if self._origin and (id(call.out) not in self._origin or call.op.endswith("_")):
             for x in self.tensors(call):
                 if (name := self._origin.get(id(x))) is not None:
                     self.used.setdefault(name, set()).add((len(self.dims_of) - 1, self._index))
@@ -184,6 +185,18 @@ class Labeller:
         """The parameter a tensor is, or is a view of."""
         return self._origin.get(id(x))
 
+    @property
+    def call(self) -> Call | None:
+        """The call that is being labelled."""
+        return self.trace.calls[self._index] if self.trace else None
+
+    def keeps_channels(self, weight: Tensor, groups: int, channels: int) -> bool:
+        """Whether a convolution is depthwise, or was before a trial cut."""
+        name = self.origin(weight)
+        if self.like is not None and name is not None:
+            return name in self.like.depthwise
+        return groups == channels > 1
+
     def read(self, x: Tensor, dim: int, weight: Tensor, weight_dim: int, call: Call) -> None:
         """A weighted sum over `dim` of x and `weight_dim` of a weight."""
         units, columns = self.dims(x)[dim], self.dims(weight)[weight_dim]
@@ -202,14 +215,59 @@ class Labeller:
     def read_grouped(self, x: Tensor, weight: Tensor, groups: int, call: Call) -> None:
         """A grouped convolution reads its channels, each group with its own weight columns."""
         units = self.dims(x)[1]
-        name = self.origin(weight)
+        self.blocks.append(Blocks(units, groups, f"the {groups} groups of {call}"))
+        name = self._within_group(weight, units, groups, call)
+        if name is not None:
+            self._read(x, 1, name, 1, units, groups)
+
+    def write_grouped(self, weight: Tensor, groups: int, call: Call) -> Array:
+        """A grouped transposed convolution makes channels, each group with its own columns."""
+        name = self.origin(weight) or ""
+        known = self.within_group.get((name, 1))
+        size = groups * weight.shape[1]
+        units = known[0] if known and known[0].shape[1] == size else self.labels.new(size)
+        self.blocks.append(Blocks(units, groups, f"the {groups} groups of {call}"))
+        self._within_group(weight, units, groups, call)
+        self.write(weight, units, call)
+        return units
+
+    def _within_group(self, weight: Tensor, units: Array, groups: int, call: Call) -> str | None:
+        """The second dimension of a weight counts units within a group; the name of the weight."""
+        name, dims = self.origin(weight), self.dims(weight)
+        self.labels.pin(dims[1], f"{call} counts these columns within a group")
         if name is None:
             self.labels.pin(units, f"{call} reads it with a weight that is computed, not stored")
-            return
-        self.blocks.append(Blocks(units, groups, f"the {groups} groups of {call}"))
+            return None
+        if any(a is not b for a, b in zip(dims[:2], self.parameters[name][:2], strict=True)):
+            for dim in (units, *dims[:2]):
+                self.labels.pin(dim, f"{call} reads it through a reshaped weight")
+            return None
         before = self.within_group.setdefault((name, 1), (units, groups))
-        self.labels.same(before[0], units, f"{call} shares its weight with another reader")
-        self._read(x, 1, name, 1, units, groups)
+        if before[1] == groups and before[0].shape == units.shape:
+            self.labels.same(before[0], units, f"{call} shares its weight with another reader")
+        else:
+            for dim in (before[0], units):
+                self.labels.pin(dim, f"{call} shares its weight with other groups")
+        self.only_use(name)
+        return name
+
+    def relabel(self, name: str, dim: Array) -> None:
+        """A buffer, and what was cast from it, has these labels."""
+        self.parameters[name] = (dim,)
+        for x, origin in self._origin.items():
+            if origin == name and len(self._known.get(x, ())) == 1:
+                self._known[x] = (dim,)
+
+    def only_use(self, name: str) -> None:
+        """This call uses a parameter or buffer as it must be used to be cut; others may not."""
+        self.sole.setdefault(name, set()).add((len(self.dims_of) - 1, self._index))
+
+    def _finish(self) -> None:
+        """Pin what is cut in a way that only some of its uses can bear."""
+        special = {name: units for (name, _), (units, _) in self.within_group.items()}
+        for name, units in {**special, **self.remaps}.items():
+            if self.used.get(name, set()) - self.sole.get(name, set()):
+                self.labels.pin(units, f"{name} numbers it, and has another use too")
 
     def _read(
         self, x: Tensor, dim: int, name: str, position: int, units: Array, groups: int

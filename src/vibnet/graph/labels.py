@@ -5,6 +5,8 @@ position that is no unit (space, time), any other number names a unit; equal num
 unit. Row 1 holds the example a position belongs to, counted from 1, or 0.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +17,15 @@ MIXED = -1
 def plain(size: int) -> Array:
     """A dimension of ``size`` positions that are no units."""
     return np.zeros((2, size), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """As many units of every block must stay; `atoms` in order, blocks of equal size."""
+
+    atoms: Array
+    blocks: int
+    why: str
 
 
 class Labels:
@@ -131,18 +142,21 @@ def unmerge(dim: Array, sizes: list[int], labels: Labels) -> list[Array]:
 def view(
     dims: tuple[Array, ...], shape: tuple[int, ...], labels: Labels, reason: str
 ) -> tuple[Array, ...]:
-    """The dimensions of a tensor viewed in another shape with the same number of elements."""
+    """The dimensions of a tensor viewed in another shape with the same number of elements.
+
+    An axis of one unit that goes is merged with the next one, or with the last one.
+    """
     old = [d.shape[1] for d in dims]
     out: list[Array] = []
     i = j = 0
     while i < len(old) or j < len(shape):
+        a, b = i, j
+        p, q = 1, 1
         if i < len(old) and j < len(shape) and old[i] == shape[j]:
-            out.append(dims[i])
-            i, j = i + 1, j + 1
-            continue
-        a, b, p, q = i, j, 1, 1
-        while True:
-            if p == q and (i > a or j > b):
+            i, j, p, q = i + 1, j + 1, old[i], shape[j]
+        while i < len(old) or j < len(shape):
+            lost = dims[i:] if j == len(shape) else dims[a:i] if j == b else ()
+            if p == q and i + j > a + b and not _units(lost):
                 break
             if (p <= q and i < len(old)) or j >= len(shape):
                 p, i = p * old[i], i + 1
@@ -152,8 +166,14 @@ def view(
         if not right:
             for d in left:
                 labels.pin(d, reason)
+        elif len(left) == len(right) == 1:
+            out.append(left[0])
         elif not left:
             out.extend(plain(n) for n in right)
         else:
             out.extend(unmerge(merge(left, labels, reason), right, labels))
     return tuple(out)
+
+
+def _units(dims: tuple[Array, ...]) -> bool:
+    return any(bool(dim[0].any()) for dim in dims)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vibnet.graph.capture import Trace
+from vibnet.graph.constraints import Mask
 from vibnet.graph.labeller import Labeller
 from vibnet.graph.sites import Graph, Site
 
@@ -34,7 +35,24 @@ def price(graph: Graph, engine: Labeller, traces: Sequence[Trace]) -> Graph:
             shares["params"] += each * sizes[name]
             shares["macs"] += each * sizes[name] * uses.get(name, 0.0)
     sites = [replace(s, costs=_costs(s, maps, shares)) for s in graph.sites]
-    return replace(graph, sites=sites)
+    return replace(graph, sites=sites, uses=uses)
+
+
+def totals(graph: Graph, kept: Mask) -> tuple[int, int]:
+    """Weights of convolutions and linear layers, and their multiply-adds an example, after a cut.
+
+    Source:
+        Dai et al. 2018, section 5: what r_W and FLOP count.
+    """
+    weights, macs = 0, 0.0
+    for name, uses in graph.uses.items():
+        sizes = [int(np.where(u < 0, True, kept[u]).sum()) for u in graph.parameters[name]]
+        if name in graph.within_group:
+            units, groups = graph.within_group[name]
+            sizes[1] = int(np.where(units < 0, True, kept[units]).sum()) // groups
+        weights += math.prod(sizes)
+        macs += math.prod(sizes) * uses
+    return weights, round(macs)
 
 
 def _costs(

@@ -5,19 +5,27 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
 from vibnet.graph import capture as cap
-from vibnet.graph.constraints import Mask, legal
+from vibnet.graph.constraints import EqualBlocks, Mask, legal
 from vibnet.graph.cut import cut, shape_only, take
 from vibnet.graph.labeller import Labeller
+from vibnet.graph.labels import Array
 from vibnet.graph.nested import nest
 from vibnet.graph.prices import price
+from vibnet.graph.replay import Replay
 from vibnet.graph.rules import TABLE
 from vibnet.graph.sites import NO_REQUEST, Graph, Request, Site, build
 from vibnet.graph.unread import unread
+
+Scores = npt.NDArray[np.float64]
+VIEWS = {"view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "expand"}
+PARTS = {"split", "split_with_sizes", "slice"}
 
 
 class Probe:
@@ -33,39 +41,46 @@ class Probe:
     ) -> None:
         self.model, self.example = model, example
         self.traces, self.graph = traces, graph
-        roots, _ = engine.labels.resolve()
-        index = np.full(engine.labels.count, -1, dtype=np.int64)
-        for name, dims in engine.parameters.items():
-            for dim, units in zip(dims, graph.parameters[name], strict=True):
-                index[roots[dim[0]]] = np.maximum(index[roots[dim[0]]], units)
-        index[0] = -1
+        self.replay = Replay(engine, graph)
         self.expected = [
-            {key: [index[roots[d[0]]] for d in dims] for key, dims in known.items()}
+            {key: self.replay.expected(dims) for key, dims in known.items()}
             for known in engine.dims_of
         ]
         self.fake = bool(traces[0].calls) and "Fake" in type(traces[0].outputs[0]).__name__
 
     def step(self, sites: list[Site]) -> Mask:
         """A legal cut of about a third of the units of some sites; more where less is illegal."""
-        random = np.random.default_rng(0)
-        score = random.random(self.graph.total)
+        score = np.random.default_rng(0).random(self.graph.total)
         wanted = np.ones(self.graph.total, dtype=np.bool_)
         every = [s.units for s in self.graph.sites]
+        rank = self._ranks(score)
         kept = wanted
         uncut = [s.units for s in sites]
         for share in (1 / 3, 2 / 3, 1.0):
             for units in uncut:
-                low = units[np.argsort(score[units])]
-                wanted[low[: max(1, int(len(low) * share))]] = False
+                wanted[units[rank[units] <= share]] = False
             kept = legal(wanted, score, every, self.graph.blocks)
             uncut = [units for units in uncut if kept[units].all()]
         return kept
+
+    def _ranks(self, score: Scores) -> Scores:
+        """The place of every unit in its site or block by score, from 0 (first) to 1."""
+        rank = np.zeros_like(score)
+        blocks = sorted(self.graph.blocks, key=lambda block: block.blocks)
+        rows = [s.units for s in self.graph.sites]
+        for units in (*rows, *(row for b in blocks for row in b.units.reshape(b.blocks, -1))):
+            if not len(own := np.unique(units[units >= 0])):
+                continue
+            order = np.arange(len(own))
+            rank[own[np.argsort(score[own])]] = np.where(order > 0, (order + 1) / len(own), 0)
+        return rank
 
     def complaint(self, sites: list[Site]) -> str:
         """Why the cut model does not run as predicted; empty if it does."""
         kept = self.step(sites)
         if kept.all():
             return ""
+        trials: list[cap.Trace] = []
         for number, trace in enumerate(self.traces):
             mode = FakeTensorMode(allow_non_fake_inputs=True) if self.fake else None
             copied = cap.shadow(self.model, mode)
@@ -81,23 +96,29 @@ class Probe:
             quiet = logging.getLogger("torch._subclasses.fake_tensor")
             level = quiet.level
             quiet.setLevel(logging.CRITICAL)
+            again = cap.Trace(trace.training, copied)
             try:
-                again = cap.run(copied, self.example, trace.training, mode)
+                cap.run(copied, self.example, trace.training, mode, again)
             except Exception as error:
-                return (
-                    f"after a trial cut the model fails at {cap.place_of(error)}: {_short(error)}"
-                )
+                return self._compare(number, trace, again, kept) or _failure(error, again)
             finally:
                 quiet.setLevel(level)
             if found := self._compare(number, trace, again, kept):
                 return found
+            if len(trace.calls) != len(again.calls):
+                return "after a trial cut the model takes another path at its end"
+            trials.append(again)
+        for number, (trace, again) in enumerate(zip(self.traces, trials, strict=True)):
+            if found := self.replay.complaint(number, trace, again, kept):
+                return found
         return ""
 
     def _compare(self, number: int, before: cap.Trace, after: cap.Trace, kept: Mask) -> str:
-        if [c.op for c in before.calls] != [c.op for c in after.calls]:
-            return "after a trial cut the model takes another path"
+        """The first call of a trial, complete or broken off, that differs from the prediction."""
         expected = self.expected[number]
-        for old, new in zip(before.calls, after.calls, strict=True):
+        for old, new in zip(before.calls, after.calls, strict=False):
+            if old.op != new.op:
+                return f"after a trial cut the model takes another path at {old}; {remedy(old.op)}"
             for a, b in zip(tree_leaves(old.out), tree_leaves(new.out), strict=True):
                 if not isinstance(a, Tensor) or id(a) not in expected:
                     continue
@@ -105,20 +126,46 @@ class Probe:
                 if shape != tuple(b.shape):
                     return (
                         f"{old} has a size written into it: after a trial cut it gives "
-                        f"{tuple(b.shape)} instead of {shape}"
+                        f"{tuple(b.shape)} instead of {shape}; {remedy(old.op)}"
                     )
         return ""
 
     def bad(self, sites: list[Site]) -> dict[str, str]:
-        """The sites that fail, by bisection, with the complaint."""
+        """The sites without which all others pass together, by bisection, with the complaint."""
         why = self.complaint(sites)
-        if not why:
-            return {}
+        return self._culprits([], sites, why) if why else {}
+
+    def _culprits(self, passed: list[Site], sites: list[Site], why: str) -> dict[str, str]:
+        """Which of some sites fail beside those that have passed together."""
         if len(sites) == 1:
             return {sites[0].name: why}
-        half = len(sites) // 2
-        found = {**self.bad(sites[:half]), **self.bad(sites[half:])}
-        return found or {site.name: why for site in sites}
+        half, found = len(sites) // 2, dict[str, str]()
+        if reason := self.complaint([*passed, *sites[:half]]):
+            found = self._culprits(passed, sites[:half], reason)
+            passed = [*passed, *(s for s in sites[:half] if s.name not in found)]
+            why = self.complaint([*passed, *sites[half:]])
+        else:
+            passed = [*passed, *sites[:half]]
+        return {**found, **self._culprits(passed, sites[half:], why)} if why else found
+
+
+def remedy(op: str) -> str:
+    """What a person can write where a number in the code stands in the way."""
+    if op in VIEWS:
+        return "write x.flatten(1), or -1 or a size of x.shape, instead of the number"
+    if op in PARTS:
+        return "write x.chunk(n, dim), or a size of x.shape, instead of the number"
+    return "take sizes from tensors (x.shape) or layers instead of writing numbers"
+
+
+def _failure(error: Exception, trace: cap.Trace) -> str:
+    if trace.failed is not None and trace.failed[0] is error:
+        call = trace.failed[1]
+        return f"after a trial cut {call} fails: {_short(error)}; {remedy(call.op)}"
+    module = next((m.name for m in reversed(trace.modules) if m.output is None), "")
+    op = "reshape" if "is invalid for input of size" in str(error) else ""
+    where = f"{op} in {module or 'the model itself'}" if op else module or "the model itself"
+    return f"after a trial cut {where} ({cap.place_of(error)}) fails: {_short(error)}; {remedy(op)}"
 
 
 def _short(error: Exception) -> str:
@@ -137,6 +184,7 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
     inputs = cap.at_least_two(example)
     engine = Labeller(dict(TABLE))
     engine.add_model(traces[0].model)
+    engine.values = whole_numbers(model)
     for trace in traces:
         trace_of = trace.model
         if trace_of is not traces[0].model:
@@ -150,12 +198,54 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
         engine.add(trace, batch)
     graph = build(engine, traces, model)
     graph = replace(without(graph, unread(graph, model, request.ignore)), request=request)
-    failed: dict[str, str] = {}
+    graph = _unstuck(graph)
     if graph.sites:
         probe = Probe(model, inputs, engine, traces, graph)
-        failed = probe.bad(graph.sites)
-    graph = without(graph, failed)
+        graph = _unstuck(without(graph, probe.bad(graph.sites)))
     return price(nest(graph, engine, traces, model, request), engine, traces)
+
+
+def whole_numbers(model: nn.Module) -> dict[str, Array]:
+    """The saved one-dimensional buffers of whole numbers, by name."""
+    saved = model.state_dict()
+    return {
+        name: value.cpu().numpy().astype(np.int64)
+        for name, value in model.named_buffers()
+        if name in saved
+        and value.ndim == 1
+        and value.dtype in (torch.int64, torch.int32)
+        and value.device.type != "meta"
+    }
+
+
+def stuck(graph: Graph) -> dict[str, str]:
+    """The sites of which constraints let no unit go, with the constraint."""
+    every = [s.units for s in graph.sites]
+    scores = [np.random.default_rng(seed).random(graph.total) for seed in range(3)]
+
+    def whole(blocks: list[EqualBlocks]) -> Mask:
+        nothing = np.zeros(graph.total, dtype=np.bool_)
+        out: Mask = np.logical_and.reduce([legal(nothing, s, every, blocks) for s in scores])
+        return out
+
+    stays, out = whole(graph.blocks), {}
+    for site in graph.sites:
+        if not stays[site.units].all():
+            continue
+        mine = [b for b in graph.blocks if np.isin(b.units, site.units).any()]
+        alone = [b for b in mine if whole([b])[site.units].all()]
+        named = " and ".join(dict.fromkeys(b.why for b in alone[:1] or mine))
+        why = f"{named} must keep as many units each, at least one"
+        if site.size == 1:
+            why = "it has one unit, and one must stay"
+        out[site.name] = f"no legal cut: {why}"
+    return out
+
+
+def _unstuck(graph: Graph) -> Graph:
+    while failed := stuck(graph):
+        graph = without(graph, failed)
+    return graph
 
 
 def without(graph: Graph, failed: dict[str, str]) -> Graph:
@@ -186,4 +276,5 @@ def without(graph: Graph, failed: dict[str, str]) -> Graph:
         within_group={k: (index[u], g) for k, (u, g) in graph.within_group.items()},
         places=[p for p in places if (p.units >= 0).any()],
         widths={k: index[u] for k, u in graph.widths.items()},
+        remaps={k: index[u] for k, u in graph.remaps.items()},
     )

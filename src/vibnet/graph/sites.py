@@ -23,7 +23,8 @@ from vibnet.graph.places import Place, find
 class Site:
     """Units that the same weights write. `units` are numbers of the graph, empty when pinned.
 
-    `reason` says why the site may not be cut, `ungated` why it may be cut but not gated.
+    `reason` says why the site may not be cut, `ungated` why it may be cut but not gated. `first` is
+    its size, and `original` the numbers of its units, before the model was first cut.
     """
 
     name: str
@@ -36,6 +37,13 @@ class Site:
     weight: float = 1.0
     costs: Mapping[str, float] = field(default_factory=dict)
     nested: bool = False
+    original: Array | None = None
+    first: int = 0
+
+    @property
+    def positions(self) -> Array:
+        """The number that every unit had before the model was first cut."""
+        return np.arange(self.size) if self.original is None else self.original
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,8 @@ class Graph:
     widths: dict[str, Array] = field(default_factory=dict)  # of norms without parameters
     nested: list[Nested] = field(default_factory=list)
     request: Request = field(default_factory=Request)
+    uses: dict[str, float] = field(default_factory=dict)  # of every number of a weight, an example
+    remaps: dict[str, Array] = field(default_factory=dict)  # the units that a buffer's numbers name
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -119,6 +129,10 @@ def fingerprint(model: nn.Module) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
+def _owner(parameter: str) -> str:
+    return parameter.rpartition(".")[0] or parameter
+
+
 class _Builder:
     def __init__(self, engine: Labeller, traces: list[Trace], model: nn.Module) -> None:
         self.engine, self.traces, self.model = engine, traces, model
@@ -126,9 +140,14 @@ class _Builder:
         self.places = find(engine, traces, self.roots)
         self.writers: dict[int, dict[str, None]] = defaultdict(dict)
         self.order: dict[int, None] = {}
+        done: dict[str, Array] = {}
         for write in engine.writes:
+            if np.array_equal(done.get(write.parameter, ()), write.atoms):
+                continue  # the other trace saw the same
+            done[write.parameter] = write.atoms
+            name = _owner(write.parameter)
             for root in self.roots[write.atoms].tolist():
-                self.writers[root][write.parameter.rpartition(".")[0] or write.parameter] = None
+                self.writers[root][name] = None
                 self.order.setdefault(root)
         self.readers: dict[int, dict[str, None]] = defaultdict(dict)
         self.ungated: dict[int, str] = {}
@@ -154,8 +173,9 @@ class _Builder:
                 reason = f"{call} does not read its module's own input, so no gate can stand there"
             elif not self.foldable[read.parameter] and not self._detour(read):
                 reason = f"{read.parameter} is also used elsewhere, so no multiplier fits into it"
+            name = _owner(read.parameter)
             for root in roots:
-                self.readers[root][read.parameter.rpartition(".")[0] or read.parameter] = None
+                self.readers[root][name] = None
                 if reason:
                     self.ungated.setdefault(root, reason)
 
@@ -241,6 +261,7 @@ class _Builder:
             sorted(names - set(engine.used)),
             sum(s.size for s in sites),
             self._widths(of),
+            remaps={name: of(dim[0]) for name, dim in engine.remaps.items()},
         )
 
     def _widths(self, of: Callable[[Array], Array]) -> dict[str, Array]:

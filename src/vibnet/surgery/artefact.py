@@ -64,14 +64,14 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
     body["digest"] = digest(body)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    _write(target / body["weights"], content)
-    _write(target / PLAN, json.dumps(body, indent=1).encode())
+    write(target / body["weights"], content)
+    write(target / PLAN, json.dumps(body, indent=1).encode())
     for old in target.glob("model-*.safetensors"):
         if old.name != body["weights"]:
             old.unlink()
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

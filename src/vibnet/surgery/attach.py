@@ -7,9 +7,11 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vibnet import information
 from vibnet.errors import ConfigError, NoSitesError
 from vibnet.graph.prices import PRICES, RELATIVE
 from vibnet.graph.probe import analyse
@@ -157,8 +159,9 @@ def penalty(gated: nn.Module, gamma: float) -> Tensor:
     if not (isinstance(gamma, (int, float)) and 0 <= gamma < math.inf):
         raise ConfigError(f"penalty: gamma must be a finite number >= 0, got {gamma!r}.")
     owner = find(gated)
-    nats = [site.weight * gate.rate().sum() for site, gate in owner.all_gates()]
-    return gamma * torch.stack(nats).sum()
+    rates = information.rate(*owner.joined())
+    prices = np.repeat([s.weight for s in owner.sites], [s.size for s in owner.sites])
+    return gamma * torch.dot(rates, torch.as_tensor(prices).to(rates))
 
 
 def parameter_groups(

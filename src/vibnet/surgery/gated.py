@@ -1,9 +1,11 @@
 """A model with gates: noise in training, the mean of the kept units in evaluation."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -115,6 +117,15 @@ def is_ours(hook: Any) -> bool:
     return isinstance(getattr(hook, "__self__", None), Multiply)
 
 
+def without_hooks(model: nn.Module) -> nn.Module:
+    """The model, without the hooks of a gated model."""
+    for module in model.modules():
+        for table in (module._forward_pre_hooks, module._forward_hooks):
+            for number in [k for k, hook in table.items() if is_ours(hook)]:
+                del table[number]
+    return model
+
+
 class Gated(nn.Module):
     """A thin wrapper round a copy of a model, with a gate for every site.
 
@@ -132,30 +143,45 @@ class Gated(nn.Module):
     ) -> None:
         super().__init__()
         self.example = example
-        self.model, self.graph, self.multiple = model, graph, multiple
-        self.sites = sites
+        self.model, self.multiple = model, multiple
         like = next((p for p in model.parameters() if p.is_floating_point()), None)
         self.gates = nn.ModuleDict({key(s.name): VIBGate(s.size, like) for s in sites})
         self._draw = Draw()
-        self._nesting = nesting(graph)
+        self.places = nn.ModuleList()
+        self._wire(graph, sites)
+        for module in (self, self.gates, *self.gates.values(), self.places, *self.places):
+            module.training = model.training  # the model's own modules keep their modes
+
+    def _wire(self, graph: Graph, sites: list[Site]) -> None:
+        """Put the multiplications where the graph says, instead of those there are."""
+        self.graph, self.sites, self._nesting = graph, sites, nesting(graph)
         starts = np.cumsum([0, *(s.size for s in sites)])
         self._columns = np.full(graph.total, starts[-1], dtype=np.int64)
         for site, start in zip(sites, starts, strict=False):
             self._columns[site.units] = np.arange(start, start + site.size)
-        self.places = nn.ModuleList()
-        modules = dict(model.named_modules())
+        without_hooks(self.model)
+        places = []
+        like = next((p for p in self.model.parameters() if p.is_floating_point()), None)
+        modules = dict(self.model.named_modules())
         for place in graph.places:
             if not (self._columns[place.units[place.units >= 0]] < starts[-1]).any():
                 continue
             multiply = Multiply(place, self._columns, starts, self._draw)
-            self.places.append(multiply)
+            places.append(multiply.to(like.device) if like is not None else multiply)
             target = modules[place.module]
             if place.argument < 0:
                 target.register_forward_hook(multiply.after)
             else:
                 target.register_forward_pre_hook(multiply.before)
-        for module in (self, self.gates, *self.gates.values(), self.places, *self.places):
-            module.training = model.training  # the model's own modules keep their modes
+        self.places = nn.ModuleList(places)
+
+    def rewire(self, graph: Graph) -> None:
+        """Follow a cut that has been made in the model and the gates: this is the graph now."""
+        sites = {s.name: s for s in graph.sites}
+        mode = self.places.training
+        self._wire(graph, [replace(sites[s.name], weight=s.weight) for s in self.sites])
+        for module in (self.places, *self.places):
+            module.training = mode
 
     def gate(self, site: str) -> VIBGate:
         """The gate of a site, by the site's name."""
@@ -171,20 +197,34 @@ class Gated(nn.Module):
         for site in self.sites:
             yield site, self.gate(site.name)
 
-    def _joined(self) -> tuple[Tensor, Tensor]:
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """mu and log sigma^2 of all gates, site after site."""
         gates = [gate for _, gate in self.all_gates()]
         return torch.cat([g.mu for g in gates]), torch.cat([g.log_var for g in gates])
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here
-    def kept(self) -> Mask:
-        """Which units of the graph stay: snr above 1, then the constraints; ungated ones stay."""
+    def snr(self) -> npt.NDArray[np.float64]:
+        """The signal-to-noise ratio of every unit of the graph, infinite without a gate.
+
+        Raises:
+            ConfigError: one of them is not a number.
+        """
         score = np.full(self.graph.total, np.inf)
         for site, gate in self.all_gates():
             score[site.units] = gate.snr().detach().double().cpu().numpy()
         if np.isnan(score).any():
             raise ConfigError("a gate's signal-to-noise ratio is not a number. Training diverged.")
+        return score
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here
+    def kept(self) -> Mask:
+        """Which units of the graph stay: snr above 1, then the constraints; ungated ones stay."""
+        return self.legal(self.snr() > 1)
+
+    def legal(self, wanted: Mask) -> Mask:
+        """The units that stay when some are wanted: the constraints, the floor, the multiple."""
         sites = [s.units for s in self.graph.sites]
-        return legal(score > 1, score, sites, self.graph.blocks, 1, self.multiple, self._nesting)
+        blocks, inner = self.graph.blocks, self._nesting
+        return legal(wanted, self.snr(), sites, blocks, 1, self.multiple, inner)
 
     def _means(self, kept: Mask) -> Tensor:
         """The mean of every unit's own gate, 0 for those that go, float64, shape ``(units,)``."""
@@ -205,7 +245,7 @@ class Gated(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here
     def _mean(self) -> tuple[Tensor, ...]:
-        mu, _ = self._joined()
+        mu, _ = self.joined()
         order = torch.as_tensor(np.argsort(self._columns, kind="stable")[: len(mu)])
         values = self._means(self.kept())[order].to(mu)
         return self._parts(values[None])
@@ -216,7 +256,7 @@ class Gated(nn.Module):
         return torch.randn(examples, units, dtype=mu.dtype, device=mu.device)
 
     def _sample(self, noise: Tensor) -> tuple[Tensor, ...]:
-        mu, log_var = self._joined()
+        mu, log_var = self.joined()
         return self._parts(torch.addcmul(mu, noise, torch.exp(0.5 * log_var)))
 
     def _parts(self, z: Tensor) -> tuple[Tensor, ...]:

@@ -104,8 +104,8 @@ def of_graph(graph: Graph, kept: Mask) -> Plan:
     """The plan of a set of kept units."""
     return Plan(
         graph.source,
-        {s.name: np.flatnonzero(kept[s.units]).tolist() for s in graph.sites},
-        {s.name: s.size for s in graph.sites},
+        {s.name: s.positions[kept[s.units]].tolist() for s in graph.sites},
+        {s.name: s.first or s.size for s in graph.sites},
         {s.name: s.writers for s in graph.sites},
         {s.name: s.readers for s in graph.sites},
         {s.name: s.reason for s in graph.pinned},
@@ -172,16 +172,15 @@ def mask(graph: Graph, wanted: Plan) -> Mask:
         chosen = np.asarray(positions)
         if (
             chosen.dtype.kind != "i"
-            or chosen.min() < 0
-            or chosen.max() >= site.size
+            or not np.isin(chosen, site.positions).all()
             or len(set(positions)) != len(positions)
         ):
+            left = f"0 to {site.size - 1}" if site.original is None else str(site.original.tolist())
             raise PlanError(
-                f"the plan keeps {positions} of {name}, which has units 0 to {site.size - 1}. "
+                f"the plan keeps {positions} of {name}, which has units {left}. "
                 f"Name each kept unit once."
             )
-        kept[site.units] = False
-        kept[site.units[chosen]] = True
+        kept[site.units] = np.isin(site.positions, chosen)
     inner = nesting(graph)
     for name in sorted({s.name for s in graph.sites if s.nested} - set(wanted.kept)):
         units = sites[name].units

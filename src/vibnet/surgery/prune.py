@@ -19,7 +19,7 @@ from vibnet.graph.probe import analyse
 from vibnet.graph.sites import Graph
 from vibnet.layers import SelectedLinear
 from vibnet.surgery import plan as planning
-from vibnet.surgery.gated import Gated, is_ours
+from vibnet.surgery.gated import Gated, without_hooks
 from vibnet.surgery.plan import Plan
 
 LARGEST_DOUBLE = 2**30  # bytes of a model that is verified in float64
@@ -63,12 +63,7 @@ class Report:
 
 def bare(model: nn.Module) -> nn.Module:
     """A copy of a model without hooks of ours."""
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        for table in (module._forward_pre_hooks, module._forward_hooks):
-            for number in [k for k, hook in table.items() if is_ours(hook)]:
-                del table[number]
-    return model
+    return without_hooks(copy.deepcopy(model))
 
 
 def fold(model: nn.Module, graph: Graph, multipliers: Tensor) -> None:
@@ -159,21 +154,16 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
     return worst
 
 
-def _cut_copy(
-    inner: nn.Module,
-    graph: Graph,
-    kept: Mask,
-    multipliers: Tensor | None,
-    dtype: torch.dtype | None,
-) -> tuple[nn.Module, nn.Module, dict[str, list[list[int]]]]:
-    """The folded copy of a model at full size, its cut copy, and the positions kept."""
+def _folded(
+    inner: nn.Module, graph: Graph, multipliers: Tensor | None, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """A copy of a model, at full size, with the multipliers in its weights."""
     whole = bare(inner)
     if dtype is not None:
         whole = whole.to(dtype)
     if multipliers is not None:
         fold(whole, graph, multipliers)
-    small = copy.deepcopy(whole)
-    return whole, small, cut(small, graph, kept)
+    return whole
 
 
 def _refuse(gap: float, allowed: float) -> None:
@@ -209,8 +199,9 @@ def compare(
     size = sum(p.numel() * p.element_size() for p in inner.parameters())
     gap, exact = 0.0, None
     if size < LARGEST_DOUBLE:
-        whole, twin, _ = _cut_copy(inner, graph, kept, multipliers, torch.float64)
-        reference = model if isinstance(model, Gated) else closed(whole, graph, kept)
+        twin = _folded(inner, graph, multipliers, torch.float64)
+        reference = model if isinstance(model, Gated) else closed(twin, graph, kept)
+        cut(twin, graph, kept)
         exact = answers(reference, example, torch.float64)
         gap = difference(exact, answers(twin, example, torch.float64))
         _refuse(gap, TOLERANCE)
@@ -262,7 +253,8 @@ def prune(
     else:
         raise PlanError("prune: a model without gates needs a plan. Make one with vibnet.plan.")
     multipliers = gated.multipliers(kept) if gated is not None else None
-    _, small, tensors = _cut_copy(inner, graph, kept, multipliers, None)
+    small = _folded(inner, graph, multipliers)
+    tensors = cut(small, graph, kept)
     gap = None
     if verify:
         reference = model if plan is None else inner

@@ -117,6 +117,7 @@ def test_pixel_shuffle_joins_the_channels_of_a_block():
 
 PINNED = {
     "roll": (lambda x: x.roll(1, 1), "roll", "turns it by a fixed step"),
+    "roll of three": (lambda x: x.roll((3, 1), (1, 2)), "roll", "turns it by a fixed step"),
     "roll of all": (lambda x: x.roll(1), "roll|view", ""),
     "index": (lambda x: x[:, [1, 0, 2, 3, 5, 4, 7, 6]], "index", "picks positions by number"),
     "index_select": (
@@ -161,6 +162,23 @@ def test_halves_by_the_width_can_be_cut():
     assert [(s.name, s.size) for s in graph.sites] == [("a", 4)]
 
 
+def test_a_roll_by_half_the_width_moves_halves():
+    graph = graph_of(lambda x: x.roll(x.shape[1] // 2, 1))
+    assert [(s.name, s.size) for s in graph.sites] == [("a", 8)]
+    assert {(b.blocks, tuple(b.units.tolist())) for b in graph.blocks} == {(2, tuple(range(8)))}
+    reader = next(r for r in graph.readers if r.parameter == "b.weight")
+    assert reader.units.tolist() == [4, 5, 6, 7, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("step", [2, 4, -2, 6])
+def test_a_roll_by_a_literal_number_is_pinned_by_the_labels_of_the_trial_cut(step):
+    graph = graph_of(lambda x: x.roll(step, 1))
+    assert graph.sites == []
+    reason = {s.name: s.reason for s in graph.pinned}["a"]
+    assert "roll in the model itself" in reason
+    assert re.search(r"gives other units than those predicted|no legal cut", reason), reason
+
+
 def test_a_channel_shuffle_by_the_width_keeps_units_or_says_why():
     graph = graph_of(shuffle)
     (site,) = graph.sites
@@ -190,3 +208,69 @@ def test_two_axes_of_units_flattened_together_are_pinned():
     found = {s.name: s.reason for s in graph.pinned}
     for name in ("a", "b"):
         assert "flattens it with another axis of units" in found[name]
+
+
+class Order(nn.Module):
+    """A buffer of channel numbers, and a way to use it."""
+
+    def __init__(self, use, numbers=(3, 0, 7, 1), saved=True, kind=torch.int64):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(len(numbers), 4, 1)
+        self.register_buffer("order", torch.tensor(numbers, dtype=kind), persistent=saved)
+        self.use = use
+
+    def forward(self, x):
+        return self.b(self.use(self.a(x), self.order))
+
+
+def picked(x, order):
+    return x[:, order]
+
+
+PICKS = {
+    "index": (picked, (3, 0, 7, 1)),
+    "index_select": (lambda x, order: x.index_select(1, order), (3, 0, 7, 1)),
+    "negative": (picked, (-1, 0, -8)),
+    "repeated": (picked, (2, 2, 5)),
+    "cast": (lambda x, order: x[:, order.long()], (3, 0, 7, 1)),
+}
+
+
+@pytest.mark.parametrize("name", PICKS)
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32])
+def test_units_picked_by_a_buffer_can_be_cut(name, kind):
+    use, numbers = PICKS[name]
+    graph = analyse(Order(use, numbers, kind=kind), torch.randn(2, 3, 6, 6))
+    writer = graph.parameters["a.weight"][0]
+    assert sum(s.size for s in graph.sites) == len(set(writer[list(numbers)].tolist()))
+    assert graph.remaps["order"].tolist() == writer.tolist()
+    reader = next(r for r in graph.readers if r.parameter == "b.weight")
+    assert reader.units.tolist() == writer[list(numbers)].tolist()
+    assert graph.parameters["order"][0].tolist() == reader.units.tolist()
+
+
+NOT_PICKS = {
+    "another use": (lambda x, order: x[:, order] + order.sum(), {}, "has another use too"),
+    "changed": (lambda x, order: x[:, order.add_(0)], {}, "has another use too"),
+    "not saved": (picked, {"saved": False}, "picks positions by number"),
+    "computed": (lambda x, order: x[:, order + 0], {}, "picks positions by number"),
+    "part of it": (lambda x, order: x[:, order[:4]], {}, "picks positions by number"),
+    "two sizes": (
+        lambda x, order: x[:, order] + torch.cat([x, x], 1)[:, order],
+        {},
+        "picks positions by number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_PICKS)
+def test_units_picked_in_any_other_way_are_pinned(name):
+    use, options, why = NOT_PICKS[name]
+    numbers = (3, 0, 7, 1, 2) if name == "part of it" else (3, 0, 7, 1)
+    model = Order(use, numbers, **options)
+    if name == "part of it":
+        model.b = nn.Conv2d(4, 4, 1)
+    graph = analyse(model, torch.randn(2, 3, 6, 6))
+    assert graph.sites == []
+    assert graph.total == 0
+    assert any(why in s.reason for s in graph.pinned), [s.reason for s in graph.pinned]

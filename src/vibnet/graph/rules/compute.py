@@ -6,8 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from vibnet.graph.capture import Call
-from vibnet.graph.labeller import Blocks, Dims, Labeller
-from vibnet.graph.labels import Array, plain
+from vibnet.graph.labeller import Dims, Labeller
+from vibnet.graph.labels import Array, Blocks, plain
 
 
 def _plain_of(x: Tensor) -> Dims:
@@ -31,8 +31,11 @@ def pointwise(engine: Labeller, call: Call) -> Dims:
                 out[-back] = dim
             elif before is not dim:
                 engine.labels.same(before, dim, reason)
-                if not before[1].any() and dim[1].any():
-                    out[-back] = np.stack([before[0], dim[1]])
+                no_units = before[0].any() and not dim[0].any()
+                examples = not before[1].any() and dim[1].any()
+                if no_units or examples:
+                    rows = dim if no_units else before, dim if examples else before
+                    out[-back] = np.stack([rows[0][0], rows[1][1]])
     return tuple(plain(n) if d is None else d for d, n in zip(out, shape, strict=True))
 
 
@@ -48,25 +51,23 @@ def convolution(engine: Labeller, call: Call) -> Dims:
     for dim in (*dims[2:], *w[2:]):
         engine.labels.pin(dim, f"{call} slides over it")
     channels, columns = dims[1].shape[1], call.out.shape[1]
-    if groups == 1:
-        engine.read(x, 1, weight, 0 if transposed else 1, call)
-        out = w[1] if transposed else w[0]
-        engine.write(weight, out, call)
-    elif groups == channels:
+    if engine.keeps_channels(weight, groups, channels):
         out = np.repeat(dims[1], columns // channels, axis=1)
         engine.labels.same(w[0], dims[1] if transposed else out, f"{call} keeps its channels")
         if transposed or w[1].shape[1] > 1:
             engine.labels.pin(w[1], f"{call} has several columns a channel")
         if (name := engine.origin(weight)) is not None:
             engine.depthwise.add(name)
+    elif groups == 1:
+        engine.read(x, 1, weight, 0 if transposed else 1, call)
+        out = w[1] if transposed else w[0]
+        engine.write(weight, out, call)
     elif transposed:
-        engine.labels.pin(dims[1], f"{call} is a grouped transposed convolution")
-        for dim in w[:2]:
-            engine.labels.pin(dim, f"{call} is a grouped transposed convolution")
-        out = plain(columns)
+        engine.read(x, 1, weight, 0, call)
+        engine.blocks.append(Blocks(dims[1], groups, f"the {groups} groups of {call}"))
+        out = engine.write_grouped(weight, groups, call)
     else:
         engine.read_grouped(x, weight, groups, call)
-        engine.labels.pin(w[1], f"{call} counts these columns within a group")
         out = w[0]
         engine.write(weight, out, call)
         engine.blocks.append(Blocks(out, groups, f"the {groups} groups of {call}"))

@@ -1,12 +1,14 @@
 """Rules of calls that only move, join, cut or repeat positions."""
 
+import math
+
 import numpy as np
 from torch import Tensor
 
 from vibnet.graph import labels as lab
 from vibnet.graph.capture import Call
-from vibnet.graph.labeller import Blocks, Dims, Labeller
-from vibnet.graph.labels import Array, plain
+from vibnet.graph.labeller import Dims, Labeller
+from vibnet.graph.labels import Array, Blocks, plain
 
 
 def reshape(engine: Labeller, call: Call) -> Dims:
@@ -176,7 +178,7 @@ def flip(engine: Labeller, call: Call) -> Dims:
 
 
 def roll(engine: Labeller, call: Call) -> Dims | None:
-    """Axes turned round: fixed steps, so units on them stay."""
+    """Axes turned round: whole blocks move, if the step is that of the width (a trial shows it)."""
     x, steps = call.args[:2]
     axes = call.args[2] if len(call.args) > 2 else []
     dims = list(engine.dims(x))
@@ -186,18 +188,25 @@ def roll(engine: Labeller, call: Call) -> Dims | None:
         return None
     steps = [steps] if isinstance(steps, int) else steps
     for k, step in zip([axes] if isinstance(axes, int) else axes, steps, strict=True):
-        engine.labels.pin(dims[k], f"{call} turns it by a fixed step")
+        size = dims[k].shape[1]
+        block = math.gcd(step, size)
+        if block == 1:
+            engine.labels.pin(dims[k], f"{call} turns it by a fixed step")
+        elif block < size and dims[k][0].any():
+            engine.blocks.append(Blocks(dims[k], size // block, f"the parts of {call}"))
         dims[k] = np.roll(dims[k], step, axis=1)
     return tuple(dims)
 
 
 def index(engine: Labeller, call: Call) -> Dims | None:
-    """Positions picked by a tensor of numbers: those axes of units stay whole."""
+    """Positions picked by numbers: a buffer of them is cut too, else the axis stays whole."""
     x, places = call.args[:2]
     if call.op == "index_select":
         places = [None] * (places % x.ndim) + [call.args[2]]
     dims = engine.dims(x)
     picked = [k for k, place in enumerate(places) if place is not None]
+    if len(picked) == 1 and (found := _pick(engine, call, x, picked[0], places)) is not None:
+        return (*dims[: picked[0]], found, *dims[picked[0] + 1 :])
     for k in picked:
         engine.labels.pin(dims[k], f"{call} picks positions by number")
     if len(picked) == 1 and places[picked[0]].ndim == 1:
@@ -206,6 +215,24 @@ def index(engine: Labeller, call: Call) -> Dims | None:
     for dim in dims:
         engine.labels.pin(dim, f"{call} picks positions by number")
     return None
+
+
+def _pick(engine: Labeller, call: Call, x: Tensor, axis: int, places: list[Tensor]) -> Array | None:
+    """The positions of an axis of units that a buffer names, where the buffer can be cut too."""
+    name, dim = engine.origin(places[axis]), engine.dims(x)[axis]
+    if name is None or name not in engine.values or not dim[0].any() or engine.origin(x):
+        return None
+    values = engine.values[name]
+    before, size = engine.remaps.setdefault(name, dim), dim.shape[1]
+    if before.shape != dim.shape or not ((-size <= values) & (values < size)).all():
+        engine.labels.pin(before, f"{call} picks positions by number")
+        return None
+    engine.labels.same(before, dim, f"{call} picks it by the numbers of {name}")
+    found = before[:, values]
+    engine.relabel(name, found)
+    engine.only_use(name)
+    engine.blocks.append(Blocks(found, 1, f"the positions that {name} picks"))
+    return found
 
 
 def pad(engine: Labeller, call: Call) -> Dims:

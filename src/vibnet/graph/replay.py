@@ -1,0 +1,144 @@
+"""The labels of a cut model's trace, laid beside those of the whole one.
+
+Sizes can agree by accident where positions do not: `roll(x, 4, 1)` runs on any width. So the trace
+of a trial cut is labelled too, its parameters starting with the labels of the positions that stay,
+and every position must come out as the unit that was predicted for it.
+"""
+
+import numpy as np
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from vibnet.graph.capture import Call, Trace
+from vibnet.graph.constraints import Mask
+from vibnet.graph.cut import renumber
+from vibnet.graph.labeller import Dims, Labeller
+from vibnet.graph.labels import Array, Labels
+from vibnet.graph.sites import Graph
+
+
+class _Watched(Labels):
+    """Labels that know their units, and remember the first call that joins different ones."""
+
+    def __init__(self, units: Array) -> None:
+        super().__init__()
+        self.units, self.count = units, len(units)
+        self.engine: Labeller | None = None
+        self.clash: Call | None = None
+
+    def same(self, a: Array, b: Array, reason: str) -> None:
+        left, right = a[0], b[0]
+        if self.clash is None and self.engine is not None and left is not right:
+            known = (left < len(self.units)) & (right < len(self.units))
+            if not np.array_equal(self.units[left[known]], self.units[right[known]]):
+                self.clash = self.engine.call
+        super().same(a, b, reason)
+
+
+class Replay:
+    """Labels traces of cut models; `units` holds the unit of every label, or -1."""
+
+    def __init__(self, engine: Labeller, graph: Graph) -> None:
+        self.engine, self.graph = engine, graph
+        self.roots, _ = engine.labels.resolve()
+        self.units = np.full(engine.labels.count, -1, dtype=np.int64)
+        for name, dims in engine.parameters.items():
+            for dim, units in zip(dims, graph.parameters[name], strict=True):
+                self._number(dim, units)
+        for (name, _), (dim, _) in engine.within_group.items():
+            self._number(dim, graph.within_group[name][0])
+        self.units[0] = -1
+        self.units = self.units[self.roots]
+
+    def _number(self, dim: Array, units: Array) -> None:
+        roots = self.roots[dim[0]]
+        self.units[roots] = np.maximum(self.units[roots], units)
+
+    def expected(self, dims: Dims) -> list[Array]:
+        """The units of every position of every dimension of a tensor."""
+        return [self.units[dim[0]] for dim in dims]
+
+    def _seed(self, dim: Array, kept: Mask) -> Array:
+        stay = self._stay(self.units[dim[0]], kept)
+        return np.stack([self.roots[dim[0, stay]], dim[1, stay]])
+
+    @staticmethod
+    def _stay(units: Array, kept: Mask) -> Array:
+        return np.flatnonzero(np.where(units < 0, True, kept[units]))
+
+    def label(self, trace: Trace, kept: Mask) -> tuple[Labeller, _Watched]:
+        """A labeller that has seen the trace of a cut model."""
+        watched = _Watched(self.units)
+        out = Labeller(self.engine.table, watched, like=self.engine)
+        watched.engine = out
+        for name, dims in self.engine.parameters.items():
+            out.parameters[name] = tuple(self._seed(dim, kept) for dim in dims)
+        for (name, axis), (dim, groups) in self.engine.within_group.items():
+            seed = self._seed(dim, kept)
+            out.within_group[name, axis] = (seed, groups)
+            columns = list(out.parameters[name])
+            size = seed.shape[1] // groups
+            columns[axis] = columns[axis][:, :size]
+            out.parameters[name] = tuple(columns)
+        for name, dim in self.engine.remaps.items():
+            out.remaps[name] = self._seed(dim, kept)
+            values = self.engine.values[name]
+            out.values[name] = renumber(values, self.units[dim[0]], kept)
+        out.add(trace, self.engine.batch)
+        return out, watched
+
+    def complaint(self, number: int, before: Trace, after: Trace, kept: Mask) -> str:
+        """Why the trace of a cut model does not hold the predicted units; empty if it does."""
+        out, watched = self.label(after, kept)
+        parent, pins = watched.resolve()
+        size = len(self.units)
+        roots = parent[size:]
+        made = np.where(roots < size, self.units[np.minimum(roots, size - 1)], -1)
+        units = np.concatenate([self.units, made])
+        found = self._differing(number, before, after, kept, out.dims_of[0], units)
+        if found is not None:
+            return (
+                f"after a trial cut {found} gives other units than those predicted; a number in "
+                f"it, or before it, depends on the width"
+            )
+        if watched.clash is not None:
+            return f"after a trial cut {watched.clash} joins units that were apart"
+        for root, reason in pins.items():
+            if root < size and self.units[root] >= 0:
+                return f"after a trial cut {reason}"
+        if not np.array_equal(self.units[parent[:size]], self.units):
+            return "after a trial cut the model joins units that were apart"
+        return ""
+
+    def _differing(
+        self,
+        number: int,
+        before: Trace,
+        after: Trace,
+        kept: Mask,
+        now: dict[int, Dims],
+        units: Array,
+    ) -> Call | None:
+        """The first call of which a result holds other units than those predicted."""
+        was = self.engine.dims_of[number]
+        checked: set[tuple[int, int]] = set()
+        for old, new in zip(before.calls, after.calls, strict=True):
+            for a, b in zip(tree_leaves(old.out), tree_leaves(new.out), strict=True):
+                if not isinstance(a, Tensor) or id(a) not in was:
+                    continue
+                for left, right in zip(was[id(a)], now[id(b)], strict=True):
+                    if (id(left), id(right)) in checked:
+                        continue
+                    checked.add((id(left), id(right)))
+                    if not self._agree(left, right, units, kept):
+                        return old
+        return None
+
+    def _agree(self, left: Array, right: Array, units: Array, kept: Mask) -> bool:
+        if not left.any() and not right.any():
+            return True
+        want = self.units[left[0]]
+        stay = self._stay(want, kept)
+        return np.array_equal(want[stay], units[right[0]]) and np.array_equal(
+            left[1, stay], right[1]
+        )

@@ -1,0 +1,113 @@
+"""The recipes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from vibnet.config import Settings
+from vibnet.errors import ConfigError
+from vibnet.recipes.images import Preparation
+from vibnet.zoo import LeNet5Caffe, LeNet300100, ResidualCNN
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run by name.
+
+    Attributes:
+        name: what the command calls it.
+        about: one line.
+        network: makes the dense network.
+        data: name of an image set.
+        settings: all choices; made on held-out training images.
+        options: of `vibnet.attach`.
+        preparation: of the images.
+        validation: training images held out, unless the run is final.
+        published: figures in print, by method: r_W in percent, multiply-adds in millions, r_N in
+            percent, error in percent.
+    """
+
+    name: str
+    about: str
+    network: Callable[[], nn.Module]
+    data: str
+    settings: Settings
+    options: Mapping[str, Any] = field(default_factory=dict)
+    preparation: Preparation = field(default_factory=Preparation)
+    validation: int = 10_000
+    published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+
+
+def _digits_mlp() -> nn.Module:
+    layers = (nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+def _digits_cnn() -> nn.Module:
+    def block(i: int, o: int) -> tuple[nn.Module, ...]:
+        return nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU()
+
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return nn.Sequential(*block(1, 32), *block(32, 64), nn.MaxPool2d(2), *block(64, 64), *head)
+
+
+_ALL = (
+    Recipe(
+        "digits-mlp",
+        "64-300-100-10 on scikit-learn's handwritten digits, seconds",
+        _digits_mlp,
+        "digits",
+        Settings(batch=64, dense_epochs=60, gate_epochs=100, gamma=1e-3),
+        validation=300,
+    ),
+    Recipe(
+        "digits-cnn",
+        "a small batch-normed CNN on scikit-learn's handwritten digits, a minute",
+        _digits_cnn,
+        "digits",
+        Settings(batch=64, dense_epochs=30, gate_epochs=60, gamma=1e-3),
+        validation=300,
+    ),
+    Recipe(
+        "lenet300-mnist",
+        "LeNet-300-100 on MNIST, its pixels gated too",
+        LeNet300100,
+        "mnist",
+        Settings(dense_epochs=50, gate_epochs=300, gamma=1e-4, weight_decay=2e-4),
+        {"inputs": True, "weights": {"inputs": 4.0, "fc1": 4.0, "fc2": 2.0}},
+    ),
+    Recipe(
+        "lenet5-mnist",
+        "LeNet-5-Caffe on MNIST, its flattened features gated too",
+        LeNet5Caffe,
+        "mnist",
+        Settings(dense_epochs=5, gate_epochs=80, gamma=2e-5),
+        {
+            "features": ["fc1"],
+            "weights": {"conv1": "area", "conv2": "area", "fc1:features": 10.0, "fc1": 10.0},
+        },
+    ),
+    Recipe(
+        "rescnn-fashion",
+        "a small residual CNN on Fashion-MNIST",
+        ResidualCNN,
+        "fashion-mnist",
+        Settings(batch=128, dense_epochs=15, gate_epochs=30, gamma=1e-5),
+        {"weights": "macs"},
+        Preparation(crop=2, flip=True),
+    ),
+)
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"there is no recipe {name!r}. There are: {', '.join(RECIPES)}.")
+    return RECIPES[name]

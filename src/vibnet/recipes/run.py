@@ -1,0 +1,272 @@
+"""Run a recipe: train, cut, open the test set once, write everything down."""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from vibnet.config import Settings
+from vibnet.cost import Cost, latency, measure, ratios
+from vibnet.errors import ConfigError
+from vibnet.recipes.catalog import Recipe
+from vibnet.recipes.images import Images
+from vibnet.surgery.artefact import save, write
+from vibnet.surgery.gated import Gated
+from vibnet.train.loop import Data, Fit, fit, validate
+from vibnet.train.objective import Objective, classification
+from vibnet.train.phases import Record
+
+SCHEMA, VERSION = "vibnet.run", 1
+
+
+class TestedData(Data, Protocol):
+    """Training data with a test set."""
+
+    def test(self) -> Iterable[tuple[Any, Any]]:
+        """The test batches, opened once."""
+
+
+@dataclass
+class Job:
+    """All that a run needs: of a recipe, or of a person's own model and data."""
+
+    name: str
+    model: nn.Module
+    data: TestedData
+    settings: Settings
+    objective: Objective = field(default_factory=classification)
+    options: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def job(
+    recipe: Recipe,
+    changes: dict[str, Any] | None = None,
+    *,
+    final: bool = False,
+    device: str = "cpu",
+    download: bool = False,
+) -> Job:
+    """What a recipe stands for.
+
+    Args:
+        recipe: of the catalogue.
+        changes: settings by name, as values or text.
+        final: train on all training images, none held out.
+        device: of the model and the images.
+        download: fetch a data set that is missing.
+    """
+    settings = recipe.settings.replaced(**(changes or {}))
+    held = 0 if final else recipe.validation
+    images = Images(
+        recipe.data,
+        settings.batch,
+        recipe.preparation,
+        held,
+        settings.seed,
+        device,
+        download=download,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = recipe.network().to(device)
+    notes = {
+        "about": recipe.about,
+        "data": recipe.data,
+        "images": images.sizes,
+        "preparation": dataclasses.asdict(recipe.preparation),
+        "published": {k: list(v) for k, v in recipe.published.items()},
+    }
+    return Job(recipe.name, model, images, settings, options=dict(recipe.options), notes=notes)
+
+
+def run(
+    job: Job,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    seconds: float = float("inf"),
+    command: str = "",
+    on_epoch: Callable[[Record], None] = lambda _record: None,
+    on_warning: Callable[[str], None] = lambda _text: None,
+) -> dict[str, Any]:
+    """Train, cut, test and write `run.json`, the small model and the checkpoints into a folder.
+
+    Args:
+        job: what to run.
+        out: the folder; made if missing.
+        resume: go on from the checkpoint there.
+        seconds: stop, with a checkpoint, before this time is over.
+        command: that repeats the run, for the record.
+        on_epoch: called with every record.
+        on_warning: called with what looks wrong.
+
+    Returns:
+        The content of `run.json`; everything under "timing" and "host" may differ when the run is
+        repeated, nothing else does. `done` is false where the time was over first.
+
+    Raises:
+        ConfigError: the folder holds another run, and `resume` is not set.
+    """
+    folder = Path(out)
+    if not resume and (folder / "run.json").exists():
+        raise ConfigError(
+            f"{folder} holds a run. Resume it, or name another folder: nothing is overwritten."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    warnings: list[str] = []
+
+    def warn(text: str) -> None:
+        warnings.append(text)
+        on_warning(text)
+
+    fitted = fit(
+        job.model,
+        job.data,
+        job.objective,
+        job.settings,
+        options=job.options,
+        folder=folder,
+        resume=resume,
+        seconds=seconds,
+        on_epoch=on_epoch,
+        on_warning=warn,
+    )
+    body = _body(job, fitted) | {"warnings": warnings}
+    if fitted.done and fitted.small is not None:
+        save(fitted.small, folder / "model", fitted.report)
+        body |= _results(job, fitted)
+        body["timing"] |= _latencies(fitted, job.data.example)
+    body["timing"]["seconds"] = fitted.seconds
+    body["host"] = host() | {"command": command}
+    write(folder / "run.json", json.dumps(body, indent=1).encode())
+    return body
+
+
+def _body(job: Job, fitted: Fit) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "name": job.name,
+        "notes": job.notes,
+        "settings": dataclasses.asdict(job.settings),
+        "options": job.options,
+        "metric": job.objective.name,
+        "done": fitted.done,
+        "history": [dataclasses.asdict(record) for record in fitted.history],
+        "timing": {},
+    }
+
+
+def _results(job: Job, fitted: Fit) -> dict[str, Any]:
+    """What is known when all epochs are over; the test set is opened here and nowhere else."""
+    small, report = fitted.small, fitted.report
+    assert small is not None
+    assert report is not None
+    example, plan = job.data.example, report.plan
+    before, after = (
+        measure(m, example, inputs=plan.inputs, features=plan.features)
+        for m in (fitted.dense, small)
+    )
+    ratio = ratios(after, before)
+    test = {
+        name: validate(model, job.data.test(), job.objective)
+        for name, model in (("dense", fitted.dense), ("small", small))
+    }
+    held = {
+        name: validate(model, job.data.validation(), job.objective)
+        for name, model in (("dense", fitted.dense), ("small", small))
+    }
+    return {
+        "before": _numbers(before),
+        "after": _numbers(after),
+        "ratios": {"r_W": ratio.weights, "macs": ratio.macs, "r_N": ratio.neurons},
+        "test": test,
+        "validation": held,
+        "sites": [
+            {"name": n, "before": plan.sizes[n], "after": len(plan.kept[n]),
+             "writers": plan.writers[n], "readers": plan.readers[n]}
+            for n in plan.sizes
+        ],
+        "pinned": plan.pinned,
+        "snr": _snr(fitted.gated),
+        "difference": report.difference,
+        "weights_sha256": fingerprint_of_weights(small),
+    }  # fmt: skip
+
+
+def _numbers(cost: Cost) -> dict[str, Any]:
+    return {k: v for k, v in dataclasses.asdict(cost).items() if k != "latency"}
+
+
+def _snr(gated: Gated | None) -> dict[str, list[float]]:
+    """The signal-to-noise ratio of every unit that is left at the end, site by site."""
+    gates = gated.all_gates() if gated is not None else ()
+    return {site.name: gate.snr().detach().tolist() for site, gate in gates}
+
+
+def _latencies(fitted: Fit, example: Any) -> dict[str, Any]:
+    assert fitted.small is not None
+    return {
+        f"latency_{name}": {str(n): latency(model, example, n) for n in (1, 32)}
+        for name, model in (("dense", fitted.dense), ("small", fitted.small))
+    }
+
+
+def fingerprint_of_weights(model: nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of a model's state."""
+    sha = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        sha.update(
+            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return sha.hexdigest()
+
+
+def host() -> dict[str, Any]:
+    """Where a run was made: versions, threads, device, commit."""
+    try:
+        own = version("vibnet")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {
+        "vibnet": own,
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "flush_denormals": _flushes(),
+        "commit": _commit(),
+    }
+
+
+def _flushes() -> bool:
+    return float(torch.tensor(1e-39) * 1.0) == 0.0
+
+
+def _commit() -> str:
+    """The commit of the source, where it is a checkout."""
+    try:
+        here = Path(__file__).parent
+        answer = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return answer.stdout.strip()

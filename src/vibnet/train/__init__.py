@@ -1,0 +1,1 @@
+"""Training: objective, schedules, the loop, shrinking, checkpoints."""

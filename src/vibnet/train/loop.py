@@ -1,0 +1,262 @@
+"""The training loop: dense epochs, epochs with gates, the cut, fine-tuning."""
+
+import copy
+import functools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vibnet.config import Settings
+from vibnet.errors import ConfigError
+from vibnet.graph.capture import arguments
+from vibnet.surgery.attach import penalty
+from vibnet.surgery.gated import Gated
+from vibnet.surgery.prune import Report, prune
+from vibnet.train import checkpoint, watch
+from vibnet.train.objective import Objective, classification, distilled
+from vibnet.train.phases import Record, State
+from vibnet.train.schedule import rate, rise
+
+Batches = Iterable[tuple[Any, Any]]
+
+
+class Data(Protocol):
+    """Training and validation examples.
+
+    Attributes:
+        example: what the model is called with, for tracing; small.
+        steps: batches in an epoch.
+    """
+
+    example: Any
+    steps: int
+
+    def train(self, epoch: int) -> Batches:
+        """Batches of (inputs, targets): a function of the epoch, counted over all phases."""
+
+    def validation(self) -> Batches:
+        """Batches that are never trained on."""
+
+
+@dataclass
+class Fit:
+    """What training gave.
+
+    Attributes:
+        dense: the model after the dense phase.
+        gated: the model after the phase with gates, None where it was not reached.
+        small: the model after the cut and fine-tuning, and `report` of the cut.
+        history: a record per epoch.
+        seconds: of this call.
+        done: whether all phases are over, or the time was.
+    """
+
+    dense: nn.Module
+    gated: Gated | None
+    small: nn.Module | None
+    report: Report | None
+    history: list[Record]
+    seconds: float
+    done: bool
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    objective: Objective | None = None,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
+    *,
+    options: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    seconds: float = float("inf"),
+    save_every: float = 20.0,
+    on_epoch: Callable[[Record], None] = lambda _record: None,
+    on_warning: Callable[[str], None] = lambda _text: None,
+) -> Fit:
+    """Train a model, close its useless units, take them out.
+
+    The random state of the process is left as it was.
+
+    Args:
+        model: any module, on its device; a copy is trained.
+        data: training and validation batches.
+        objective: loss and metric; classification by default.
+        settings: epochs, rates, gamma and the rest.
+        options: of `vibnet.attach`.
+        folder: for checkpoints; without it there are none.
+        resume: go on from the newest whole checkpoint in the folder.
+        seconds: save and stop before this time is over.
+        save_every: seconds between checkpoints, at least; one is written at the end of an epoch.
+        on_epoch: called with every record.
+        on_warning: called with what looks wrong.
+
+    Returns:
+        The models and the history.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        NoSitesError: the model has nothing to gate.
+        ConfigError: the checkpoint was made with other settings.
+        ArtefactError: all checkpoints are damaged.
+    """
+    clock = _Clock(seconds, save_every)
+    objective = objective or classification()
+    where = Path(folder) / "checkpoint" if folder is not None else None
+    cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(cuda):
+        torch.manual_seed(settings.seed)
+        state = State(settings, data.example, dict(options or {}), copy.deepcopy(model))
+        if where is not None and resume and (found := checkpoint.load(where)):
+            state.restore(*found)
+        while True:
+            for record in _phase(state, data, objective, on_warning):
+                on_epoch(record)
+                clock.tick()
+                if where is not None and (clock.due or clock.over or state.finished):
+                    checkpoint.save(where, len(state.history), state.tensors(), state.body())
+                    clock.saved()
+                if clock.over and not state.finished:
+                    return _result(state, clock, done=False)
+            if state.phase == state.last_phase:
+                return _result(state, clock, done=True)
+            state.advance()
+
+
+class _Clock:
+    """When to save, and when to stop: before the next epoch would be too late."""
+
+    def __init__(self, seconds: float, save_every: float) -> None:
+        self.begin = self.last = self.at_save = time.monotonic()
+        self.limit, self.save_every, self.longest = seconds, save_every, 0.0
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        self.longest, self.last = max(self.longest, now - self.last), now
+
+    def saved(self) -> None:
+        self.at_save = self.last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        return self.last - self.at_save >= self.save_every
+
+    @property
+    def over(self) -> bool:
+        return self.last - self.begin + 1.5 * self.longest > self.limit
+
+
+def _result(state: State, clock: _Clock, done: bool) -> Fit:
+    small, report = None, state.report
+    gated = state.result if isinstance(state.result, Gated) else None
+    if gated is not None:
+        if done:
+            small, report = prune(gated)
+    elif state.phase == "tune":
+        small = state.result
+    dense = state.dense if state.dense is not None else state.result
+    return Fit(dense, gated, small, report, state.history, clock.last - clock.begin, done)
+
+
+def _phase(
+    state: State, data: Data, objective: Objective, on_warning: Callable[[str], None]
+) -> Iterator[Record]:
+    """The epochs that are left of a phase."""
+    settings, model = state.settings, state.model
+    if isinstance(model, Gated) and state.epoch == 0:
+        steps = max(1, state.epochs * data.steps // settings.accumulate)
+        if text := watch.out_of_reach(model, settings, steps):
+            on_warning(text)
+    while state.epoch < state.epochs:
+        loss, nats = _epoch(state, data, objective)
+        state.epoch += 1
+        error = validate(state.result, data.validation(), objective)
+        record = state.record(loss, nats, error)
+        if settings.shrink:
+            state.shrink()
+        yield record
+
+
+def _epoch(state: State, data: Data, objective: Objective) -> tuple[float, float]:
+    """One pass over the training data; the mean loss and the mean nats of the gates."""
+    model, settings = state.model.train(), state.settings
+    gated = isinstance(model, Gated)
+    schedule = settings.gate_schedule if state.phase != "dense" else settings.dense_schedule
+    loss_of = _loss(state, objective)
+    device = next(model.parameters()).device.type
+    total, nats, batches = 0.0, 0.0, 0
+    for step, (x, y) in enumerate(data.train(len(state.history))):
+        progress = (state.epoch + step / data.steps) / state.epochs
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["base"] * rate(schedule, progress)
+        with torch.autocast(device, torch.bfloat16, enabled=settings.autocast == "bfloat16"):
+            loss = loss_of(x, call(model, x), y)
+        price = penalty(model, 1.0) if gated else loss.new_zeros(())
+        gamma = settings.gamma * rise(settings.gamma_rise, progress)
+        torch.autograd.backward((loss + gamma * price) / settings.accumulate)
+        now = float(loss.detach())
+        if not math.isfinite(now):
+            raise watch.diverged(
+                model, x, f"{state.phase} epoch {state.epoch + 1}, step {step + 1}"
+            )
+        if (step + 1) % settings.accumulate == 0 or step + 1 == data.steps:
+            _step(state, settings.clip)
+        total, nats, batches = total + now, nats + float(price.detach()), batches + 1
+    if not batches:
+        raise ConfigError("fit: data.train gave no batch. Give at least one.")
+    return total / batches, nats / batches
+
+
+def _step(state: State, clip: float) -> None:
+    if clip:
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), clip)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    if state.average is not None:
+        state.average.update_parameters(state.model)
+
+
+def _loss(state: State, objective: Objective) -> Callable[[Any, Any, Any], Tensor]:
+    """The loss of (inputs, outputs, targets)."""
+    settings, teacher = state.settings, state.dense
+    if not settings.distil or teacher is None:
+        return lambda _x, output, y: objective.loss(output, y)
+    teacher.eval()
+    answers = functools.partial(call, teacher)
+    return distilled(objective, answers, settings.distil, settings.temperature)
+
+
+def call(model: nn.Module, x: Any) -> Any:
+    """A model's answer to a tensor, a tuple of arguments or a dict of keyword arguments."""
+    if isinstance(x, Tensor):
+        return model(x)
+    args, kwargs = arguments(x)
+    return model(*args, **kwargs)
+
+
+def validate(model: nn.Module, batches: Batches, objective: Objective) -> float:
+    """The mean of the metric in evaluation mode; the model's mode is put back.
+
+    Raises:
+        ConfigError: there is no example.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    total, count = 0.0, 0
+    try:
+        with torch.no_grad():
+            for x, y in batches:
+                values = objective.metric(call(model, x), y)
+                total, count = total + float(values.sum()), count + values.numel()
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not count:
+        raise ConfigError("validate: there is no example. Give at least one batch.")
+    return total / count

@@ -1,0 +1,151 @@
+"""Take dead units out of a gated model while it trains."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vibnet.errors import ConfigError
+from vibnet.graph.constraints import Mask
+from vibnet.graph.cut import cut, sliced
+from vibnet.graph.restrict import restrict
+from vibnet.surgery.attach import find
+from vibnet.surgery.gated import Gated
+
+State = dict[str, Tensor]
+
+
+def shrink(
+    gated: nn.Module, optimizer: torch.optim.Optimizer | None = None, dead: Mask | None = None
+) -> bool:
+    """Cut dead units out of a gated model, in place.
+
+    The gated model, its parameters and the optimiser stay the same objects, with smaller tensors:
+    schedulers and gradient scalers stay valid, and the optimiser keeps its steps and the moments
+    of what is left. Gradients are dropped. What holds tensors of the old sizes does not follow: an
+    average of the weights (shrink its copy with the same `dead`), or a compiled graph.
+
+    Args:
+        gated: what `vibnet.attach` returned, not inside a data-parallel wrapper.
+        optimizer: whose state follows the parameters.
+        dead: bool, one per unit of `gated.graph`; without it, the units that evaluation closes.
+            Units that a constraint needs stay, and so do units of sites without a gate.
+
+    Returns:
+        Whether a unit has gone.
+
+    Raises:
+        ConfigError: a data-parallel wrapper, or an optimiser whose state has a shape that is not
+            that of its parameter. Nothing has changed.
+    """
+    for module in gated.modules():
+        if isinstance(module, (DistributedDataParallel, nn.DataParallel)):
+            raise ConfigError(
+                f"shrink: the model is inside a {type(module).__name__}, which holds buffers of "
+                f"the old sizes. Shrink the gated model itself, and wrap it again."
+            )
+    owner = find(gated)
+    kept = owner.kept() if dead is None else owner.legal(~dead)
+    if kept.all():
+        return False
+    state = _smaller_state(owner, kept, optimizer) if optimizer is not None else {}
+    _cut_in_place(owner, kept)
+    if optimizer is not None:
+        for parameter, entries in state.items():
+            optimizer.state[parameter].update(entries)
+    return True
+
+
+def _smaller_state(
+    owner: Gated, kept: Mask, optimizer: torch.optim.Optimizer
+) -> dict[nn.Parameter, State]:
+    """What is left of the state of every parameter that shrinks."""
+    out: dict[nn.Parameter, State] = {}
+    names: dict[nn.Parameter, str] = {}
+    for name, parameter in owner.model.named_parameters():
+        names.setdefault(parameter, name)
+    for site, gate in owner.all_gates():
+        stay = torch.as_tensor(kept[site.units])
+        for leaf, parameter in gate.named_parameters():
+            entries = optimizer.state.get(parameter, {})
+            _check(f"the gate {leaf} of {site.name}", parameter, entries)
+            out[parameter] = {k: v[stay] for k, v in entries.items() if _moves(v, parameter)}
+    for parameter, name in names.items():
+        entries = optimizer.state.get(parameter, {})
+        value = parameter.detach()
+        if sliced(value, name, owner.graph, kept) is not value:
+            _check(name, parameter, entries)
+            out[parameter] = {
+                k: sliced(v, name, owner.graph, kept)
+                for k, v in entries.items()
+                if _moves(v, parameter)
+            }
+    return out
+
+
+def _moves(value: object, parameter: nn.Parameter) -> bool:
+    return isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim > 0
+
+
+def _check(name: str, parameter: nn.Parameter, entries: dict[str, object]) -> None:
+    for key, value in entries.items():
+        if isinstance(value, Tensor) and value.numel() > 1 and not _moves(value, parameter):
+            raise ConfigError(
+                f"shrink: the optimiser's {key!r} of {name} has shape {tuple(value.shape)}, the "
+                f"parameter {tuple(parameter.shape)}, so it is not known what to cut from it. Use "
+                f"an optimiser with state of the parameter's shape (SGD, Adam, AdamW), or train "
+                f"without shrinking."
+            )
+
+
+def _cut_in_place(owner: Gated, kept: Mask) -> None:
+    before = {
+        (prefix, leaf): value
+        for prefix, module in owner.model.named_modules()
+        for leaf, value in module._parameters.items()
+        if value is not None
+    }
+    cut(owner.model, owner.graph, kept)
+    for (prefix, leaf), old in before.items():
+        table = owner.model.get_submodule(prefix)._parameters
+        new = table[leaf]
+        if new is not None and new is not old:
+            if new.shape != old.shape:  # a tied one has been done under its first name
+                old.data = new.data
+                old.grad = None
+            table[leaf] = old
+    for site, gate in owner.all_gates():
+        stay = torch.as_tensor(kept[site.units])
+        for parameter in gate.parameters():
+            parameter.data = parameter.data[stay].clone()
+            parameter.grad = None
+    owner.rewire(restrict(owner.graph, kept))
+
+
+class Patience:
+    """Counts for how many epochs in a row every unit has been dead."""
+
+    def __init__(self, epochs: int, margin: float) -> None:
+        self.epochs, self.margin = epochs, margin
+        self.counts: dict[str, list[int]] = {}
+
+    def dead(self, gated: Gated) -> Mask:
+        """The units that have been dead for long enough, after one more epoch.
+
+        Dead is a signal-to-noise ratio below ``1 / margin``.
+        """
+        out = np.zeros(gated.graph.total, dtype=np.bool_)
+        for site, gate in gated.all_gates():
+            low = (gate.snr().detach() < 1 / self.margin).tolist()
+            before = self.counts.get(site.name, [0] * site.size)
+            counts = [n + 1 if now else 0 for n, now in zip(before, low, strict=True)]
+            self.counts[site.name] = counts
+            out[site.units] = np.asarray(counts) >= self.epochs
+        return out
+
+    def follow(self, before: dict[str, list[int]], gated: Gated) -> None:
+        """Forget the units that have gone. `before`: the positions of every site's units then."""
+        for site in gated.sites:
+            left = set(site.positions.tolist())
+            pairs = zip(before[site.name], self.counts[site.name], strict=True)
+            self.counts[site.name] = [n for position, n in pairs if position in left]

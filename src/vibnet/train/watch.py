@@ -1,0 +1,80 @@
+"""What can be seen to go wrong: numbers that are not finite, gates that cannot close in time."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from vibnet.config import Settings
+from vibnet.errors import TrainingError
+from vibnet.graph.capture import arguments
+from vibnet.surgery.gated import Gated
+from vibnet.train.schedule import rate
+
+
+def diverged(model: nn.Module, x: Any, where: str) -> TrainingError:
+    """The error for a loss that is not finite: it names the first place that is not.
+
+    Args:
+        model: in the state that gave the loss.
+        x: the inputs that gave it.
+        where: phase, epoch and step.
+    """
+    return TrainingError(
+        f"the loss is not a finite number in {where}: {_culprit(model, x)}. Lower the learning "
+        f"rate, clip the gradient, or look at the data."
+    )
+
+
+def _finite(value: Any) -> bool:
+    tensors = [x for x in tree_leaves(value) if isinstance(x, Tensor) and x.is_floating_point()]
+    return all(bool(x.isfinite().all()) for x in tensors)
+
+
+def _culprit(model: nn.Module, x: Any) -> str:
+    if not _finite(x):
+        return "the inputs are not finite"
+    for name, parameter in model.named_parameters():
+        if not _finite(parameter):
+            return f"the parameter {name} is not finite"
+    found: list[str] = []
+    handles = [
+        module.register_forward_hook(
+            lambda _m, _i, out, name=name: None if found or _finite(out) else found.append(name)
+        )
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        args, kwargs = arguments(x)
+        with torch.no_grad():
+            model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if found:
+        return f"the output of {found[0]} is the first that is not finite"
+    return "the model's outputs are finite, the loss of them is not"
+
+
+def out_of_reach(gated: Gated, settings: Settings, steps: int) -> str:
+    """Why no gate can close in the steps left, or nothing.
+
+    Under Adam a parameter moves by about its learning rate in a step. A unit closes when its mean
+    has come down to its noise: from the start, mu = 1 and log sigma^2 = -9, after about 0.98.
+    """
+    if settings.optimizer == "sgd" or not settings.gamma:
+        return ""
+    travel = sum(rate(settings.gate_schedule, k / steps) for k in range(steps)) * settings.gate_lr
+    with torch.no_grad():
+        mu = torch.cat([gate.mu.abs() for _, gate in gated.all_gates()])
+        log_var = torch.cat([gate.log_var for _, gate in gated.all_gates()])
+        left = (mu - travel).clamp(min=0) - (0.5 * (log_var + travel)).exp()
+    if bool((left <= 0).any()):
+        return ""
+    return (
+        f"no gate can close: {steps} steps at gate_lr {settings.gate_lr:g} move a multiplier by "
+        f"{travel:.2g} at most, and the smallest is {float(mu.min()):.2g}. Raise gate_lr or train "
+        f"for more epochs."
+    )

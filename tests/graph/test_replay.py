@@ -1,0 +1,75 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from networks import NETWORKS
+from torch import nn
+
+from vibnet.graph import capture as cap
+from vibnet.graph import probe
+from vibnet.graph.labeller import Labeller
+from vibnet.graph.replay import Replay
+from vibnet.graph.rules import TABLE
+from vibnet.graph.sites import build
+
+
+class Net(nn.Module):
+    """A convolution, a function, and another convolution that reads it."""
+
+    def __init__(self, function, read=8):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(read, 4, 1)
+        self.function = function
+
+    def forward(self, x):
+        return self.b(self.function(self.a(x)))
+
+
+IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def reason_of(function, read=8):
+    graph = probe.analyse(Net(function, read), IMAGES)
+    return {s.name: s.reason for s in (*graph.sites, *graph.pinned)}["a"]
+
+
+def heads(x, n):
+    return x.view(x.shape[0], n, -1, *x.shape[2:])
+
+
+SAME_SHAPES = {
+    "a roll beside what it rolled": (
+        lambda x: x + x.roll(4, 1).relu().flip(1).roll(4, 1),
+        r"roll in the model itself \(test_replay\.py:\d+\) gives other units than those predicted",
+    ),
+    "heads of a width that moves": (
+        lambda x: heads(x, x.shape[1] // 2).transpose(1, 2).flatten(1, 2),
+        "gives other units|joins units|instead of|fails",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAME_SHAPES)
+def test_a_number_that_keeps_all_shapes_is_found_by_the_labels(name):
+    function, why = SAME_SHAPES[name]
+    assert re.search(why, reason_of(function))
+
+
+def test_without_the_replay_such_a_number_would_pass(monkeypatch):
+    function, _ = SAME_SHAPES["a roll beside what it rolled"]
+    monkeypatch.setattr(Replay, "complaint", lambda *_: "")
+    assert reason_of(function) == ""
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_a_trial_of_every_construct_has_the_labels_that_were_predicted(name):
+    model, example = NETWORKS[name](0)
+    traces = cap.capture(model, example)
+    engine = Labeller(dict(TABLE))
+    engine.add_model(traces[0].model)
+    engine.add(traces[0])
+    graph = build(engine, traces[:1], model)
+    replay = Replay(engine, graph)
+    whole = np.ones(graph.total, dtype=np.bool_)
+    assert replay.complaint(0, traces[0], traces[0], whole) == ""
