@@ -4,10 +4,9 @@ import pytest
 import torch
 from networks import NETWORKS
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from vibnet.errors import CaptureError, ConfigError
-from vibnet.graph.capture import arguments, at_least_two, capture, shadow
+from vibnet.graph.capture import arguments, at_least_two, capture
 
 
 class Calls(nn.Module):
@@ -44,23 +43,6 @@ def test_a_batch_of_one_is_doubled_and_others_are_left():
     assert doubled["x"].shape == (2, 3)
     assert doubled["scale"].ndim == 0
     assert doubled["n"] == 1
-
-
-def test_a_shadow_holds_no_storage_and_keeps_ties_flags_and_buffers():
-    model, _ = NETWORKS["tied_parameter"](0)
-    model.register_buffer("extra", torch.ones(3))
-    next(model.parameters()).requires_grad_(False)
-    copied = shadow(model, FakeTensorMode())
-    state = list(copied.named_parameters(remove_duplicate=False))
-    original = list(model.named_parameters(remove_duplicate=False))
-    assert all(isinstance(p, FakeTensor) for _, p in state)
-    assert isinstance(copied.extra, FakeTensor)
-    for (name, p), (other, q) in zip(state, original, strict=True):
-        assert name == other
-        assert (p.shape, p.dtype, p.requires_grad) == (q.shape, q.dtype, q.requires_grad)
-    same = [[p is r for _, r in state] for _, p in state]
-    assert same == [[q is r for _, r in original] for _, q in original]
-    assert isinstance(next(model.parameters()).data, torch.Tensor)
 
 
 def test_calls_know_their_operator_module_and_line():

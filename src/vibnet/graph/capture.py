@@ -1,6 +1,5 @@
 """One forward of a model, seen as aten calls with their module and source line."""
 
-import copy
 import gc
 import logging
 import sys
@@ -13,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from vibnet.errors import CaptureError, ConfigError
+from vibnet.graph.shadow import shadow
 
 INTERNAL = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 QUERIES = {"device", "sym_size", "sym_stride", "is_contiguous", "layout", "stride", "size"}
@@ -122,36 +122,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
 
     def leave(self, _module: nn.Module, _args: Any, output: Any) -> None:
         self.trace.modules[self.stack.pop()].output = output
-
-
-def shadow(model: nn.Module, mode: FakeTensorMode | None) -> nn.Module:
-    """A structural copy of a model whose parameters and buffers have no storage.
-
-    Without a mode a plain deep copy, for models whose path depends on data.
-    """
-    memo: dict[int, Any] = {}
-    if mode is not None:
-        for owner in model.modules():
-            for value in (*owner._parameters.values(), *owner._buffers.values()):
-                if value is None or id(value) in memo:
-                    continue
-                memo[id(value)] = _stand_in(value, mode)
-    return copy.deepcopy(model, memo)
-
-
-def _stand_in(value: Tensor, mode: FakeTensorMode) -> Tensor:
-    """A tensor without storage in the place of a parameter or buffer."""
-    usual = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
-    if not usual or value.is_quantized:
-        fake: Tensor = mode.from_tensor(value.detach())
-    else:  # what from_tensor comes to for such a tensor, in an eighth of its time
-        shape, stride = value.shape, value.stride()
-        meta = torch.empty_strided(shape, stride, dtype=value.dtype, device="meta")
-        fake = FakeTensor(mode, meta, value.device)
-    if isinstance(value, nn.Parameter):
-        fake.requires_grad_(value.requires_grad)
-        fake._is_param = True  # what nn.Parameter does, without its detached copy
-    return fake
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from vibnet.graph.nested import nest
 from vibnet.graph.prices import price
 from vibnet.graph.replay import Replay
 from vibnet.graph.rules import TABLE
+from vibnet.graph.shadow import shadow
 from vibnet.graph.sites import NO_REQUEST, Graph, Request, Site, build
 from vibnet.graph.unread import unread
 
@@ -83,12 +84,8 @@ class Probe:
         trials: list[cap.Trace] = []
         for number, trace in enumerate(self.traces):
             mode = FakeTensorMode(allow_non_fake_inputs=True) if self.fake else None
-            copied = cap.shadow(self.model, mode)
-            if mode is not None:
-                with mode:
-                    cut(copied, self.graph, kept, shape_only)
-            else:
-                cut(copied, self.graph, kept, take)
+            copied = shadow(self.model, mode)
+            cut(copied, self.graph, kept, shape_only if self.fake else take)
             if not trace.training:
                 copied.eval()
             elif not self.model.training:
@@ -173,6 +170,7 @@ def _short(error: Exception) -> str:
     return lines[0][:160]
 
 
+@cap.uncollected()
 def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch: int = 0) -> Graph:
     """What may be cut in a model: capture, label, find sites, try a cut, nest features in them.
 
