@@ -8,7 +8,7 @@ from torch import nn
 
 from vibnet.graph.capture import capture
 from vibnet.graph.labeller import Labeller
-from vibnet.graph.probe import Probe, analyse
+from vibnet.graph.probe import Probe, _alike, analyse
 from vibnet.graph.rules import TABLE
 from vibnet.graph.sites import build
 
@@ -284,3 +284,40 @@ def test_analysing_twice_says_the_same():
     assert [(s.name, s.units.tolist(), s.reason) for s in (*a.sites, *a.pinned)] == [
         (s.name, s.units.tolist(), s.reason) for s in (*b.sites, *b.pinned)
     ]
+
+
+def test_one_trial_is_enough_where_both_modes_run_the_same_lines():
+    model, example = NETWORKS["cnn"](0)
+    assert _alike(*capture(model, example))
+
+
+def test_a_line_that_one_mode_alone_runs_gets_its_own_trial():
+    class Modes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            h = self.a(x)
+            return self.b(h) if self.training else self.b(h.view(-1, 6))
+
+    model, example = Modes(), torch.randn(4, 4)
+    assert not _alike(*capture(model, example))
+    graph = analyse(model, example)
+    assert not graph.sites
+    assert "after a trial cut view" in next(s.reason for s in graph.pinned if s.name == "a")
+
+
+def test_adding_in_place_in_one_mode_is_another_way():
+    class Modes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            h = self.a(x)
+            if not self.training:
+                h.add_(torch.ones(6))
+            return self.b(h)
+
+    assert not _alike(*capture(Modes(), torch.randn(4, 4)))
