@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -20,6 +20,7 @@ from vibnet.errors import CaptureError, ConfigError
 from vibnet.graph.shadow import shadow
 
 INTERNAL = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+DEVICE = torch.ops.prim.device.default
 QUERIES = {"device", "sym_size", "sym_stride", "is_contiguous", "layout", "stride", "size"}
 
 
@@ -97,6 +98,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func is DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # asked hundreds of times
         kwargs = kwargs or {}
         try:
             out = func(*args, **kwargs)

@@ -29,10 +29,11 @@ def positions(graph: Graph, name: str, kept: Mask) -> list[Array]:
 
 def take(value: Tensor, indices: list[Array]) -> Tensor:
     """A tensor with only these positions of every dimension (a copy)."""
+    out = value.detach()
     for dim, index in enumerate(indices):
         if len(index) != value.shape[dim]:
-            value = value.index_select(dim, torch.as_tensor(index, device=value.device))
-    return value.detach().clone()
+            out = out.index_select(dim, torch.as_tensor(index, device=value.device))
+    return out.clone() if out.data_ptr() == value.data_ptr() else out
 
 
 def shape_only(value: Tensor, indices: list[Array]) -> Tensor:
@@ -88,13 +89,17 @@ def cut(model: nn.Module, graph: Graph, kept: Mask, how: Take = take) -> dict[st
         present = np.where(nested.parents < 0, True, kept[nested.parents])
         stay = np.where(nested.units < 0, False, kept[nested.units])[present]
         owner = model.get_submodule(nested.module)
-        if not stay.all() and isinstance(owner, nn.Linear):
-            select(owner, np.flatnonzero(stay))
+        if isinstance(owner, nn.Linear):
+            select(owner, None if stay.all() else np.flatnonzero(stay))
     return record
 
 
-def select(linear: nn.Linear, features: Sequence[int] | Array) -> None:
-    """Make a linear layer read only some of the features it is given, in place."""
+def select(linear: nn.Linear, features: Sequence[int] | Array | None) -> None:
+    """Make a linear layer read only some of the features it is given, or all, in place."""
+    if features is None:
+        if isinstance(linear, SelectedLinear):
+            linear.plain()
+        return
     weight = linear.weight
     SelectedLinear.of(linear, torch.as_tensor(features, dtype=torch.int64, device=weight.device))
 

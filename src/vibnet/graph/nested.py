@@ -167,7 +167,7 @@ def _with_site(graph: Graph, name: str, readers: list[_Input]) -> Graph:
 def nesting(graph: Graph) -> Nesting:
     """Which units live only with which others."""
     pairs = [np.stack([n.units, n.parents]) for n in graph.nested]
-    joined = np.concatenate([p[:, p[1] >= 0] for p in pairs], axis=1) if pairs else None
+    joined = np.concatenate([p[:, (p >= 0).all(0)] for p in pairs], axis=1) if pairs else None
     if joined is None:
         return Nesting(np.arange(0), np.arange(0), np.arange(0))
     weights = {f"{n.module}.weight" for n in graph.nested}

@@ -80,12 +80,8 @@ class Multiply(nn.Module):
         in_rows = not rest and bool((columns == np.repeat(np.arange(sizes.sum()), times)).all())
         self.parts, self.times = parts.tolist(), times if in_rows else 0
         self.register_buffer("columns", torch.as_tensor(columns), persistent=False)
-        self.dim, self.repeat, self.argument, self.draw = (
-            place.dim,
-            place.repeat,
-            place.argument,
-            draw,
-        )
+        self.dim, self.repeat, self.argument = place.dim, place.repeat, place.argument
+        self.at, self.draw = place.module, draw
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape as x, every unit multiplied by its draw."""

@@ -16,6 +16,7 @@ from vibnet.graph.capture import arguments
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
 from vibnet.graph.probe import analyse
+from vibnet.graph.restrict import restrict
 from vibnet.graph.sites import Graph
 from vibnet.layers import SelectedLinear
 from vibnet.surgery import plan as planning
@@ -166,6 +167,27 @@ def _folded(
     return whole
 
 
+def _cut(
+    inner: nn.Module, graph: Graph, kept: Mask, multipliers: Tensor | None
+) -> tuple[nn.Module, dict[str, list[list[int]]]]:
+    """A small copy of a model with the multipliers in its weights, and the positions kept.
+
+    What is cut away is never copied.
+    """
+    shared = {id(v): v for v in (*inner.parameters(), *inner.buffers())}
+    small = without_hooks(copy.deepcopy(inner, dict(shared)))
+    tensors = cut(small, graph, kept)
+    own: dict[int, Any] = {}
+    for module in small.modules():
+        for table in (module._parameters, module._buffers):
+            for leaf, value in table.items():
+                if id(value) in shared:
+                    table[leaf] = own.setdefault(id(value), copy.deepcopy(value))
+    if multipliers is not None:
+        fold(small, restrict(graph, kept), multipliers[torch.as_tensor(kept)])
+    return small, tensors
+
+
 def _refuse(gap: float, allowed: float) -> None:
     if not gap <= allowed:
         raise VerificationError(
@@ -253,8 +275,7 @@ def prune(
     else:
         raise PlanError("prune: a model without gates needs a plan. Make one with vibnet.plan.")
     multipliers = gated.multipliers(kept) if gated is not None else None
-    small = _folded(inner, graph, multipliers)
-    tensors = cut(small, graph, kept)
+    small, tensors = _cut(inner, graph, kept, multipliers)
     gap = None
     if verify:
         reference = model if plan is None else inner
