@@ -1,5 +1,6 @@
 """Put gates into a copy of a model, and price them."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,6 @@ from vibnet import information
 from vibnet.errors import ConfigError, NoSitesError
 from vibnet.graph.prices import PRICES, RELATIVE
 from vibnet.graph.probe import analyse
-from vibnet.graph.shadow import structure
 from vibnet.graph.sites import Graph, Request, Site
 from vibnet.surgery.gated import Gated
 
@@ -91,7 +91,7 @@ def attach(
     chosen = _select(gateable, rest, *patterns, model)
     if not chosen:
         raise NoSitesError(_nothing(model, graph))
-    return Gated(structure(model, {}), graph, _priced(chosen, weights), example, multiple)
+    return Gated(copy.deepcopy(model), graph, _priced(chosen, weights), example, multiple)
 
 
 def _names(argument: str, given: Sequence[str]) -> list[str]:

@@ -17,7 +17,6 @@ from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
 from vibnet.graph.probe import analyse
 from vibnet.graph.restrict import restrict
-from vibnet.graph.shadow import structure
 from vibnet.graph.sites import Graph
 from vibnet.layers import SelectedLinear
 from vibnet.surgery import plan as planning
@@ -176,7 +175,7 @@ def _cut(
     What is cut away is never copied.
     """
     shared = {id(v): v for v in (*inner.parameters(), *inner.buffers())}
-    small = without_hooks(structure(inner, dict(shared)))
+    small = without_hooks(copy.deepcopy(inner, dict(shared)))
     tensors = cut(small, graph, kept)
     own: dict[int, Any] = {}
     for module in small.modules():
