@@ -91,7 +91,7 @@ def test_the_writer_takes_positive_multipliers_through_a_relu():
     _, report = prune(gated)
     assert report.difference < 1e-12
     mu[1] = -1.0
-    with pytest.raises(FoldError, match=r"relu in between .* lets only positive .* 1 of 6"):
+    with pytest.raises(FoldError, match=r"relu in between .* lets only positive .* 1 of 5"):
         prune(gated)
 
 

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,18 @@ class Call:
     stack: tuple[int, ...]
     module: str
     line: str
+
+    @cached_property
+    def given(self) -> list[Tensor]:
+        """The tensors among the arguments."""
+        return [x for x in tree_leaves((self.args, self.kwargs)) if isinstance(x, Tensor)]
+
+    @cached_property
+    def results(self) -> list[Tensor]:
+        """The tensors among the results."""
+        if isinstance(self.out, Tensor):
+            return [self.out]
+        return [x for x in tree_leaves(self.out) if isinstance(x, Tensor)]
 
     def __str__(self) -> str:
         return f"{self.op} in {self.module or 'the model itself'} ({self.line})"

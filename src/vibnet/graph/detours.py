@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from vibnet.graph.capture import Call, Trace
 from vibnet.graph.labeller import Labeller, Read
@@ -48,9 +47,9 @@ class _Walk:
         self.users: dict[int, list[int]] = {}
         self.maker: dict[int, int] = {}
         for k, call in enumerate(trace.calls):
-            for x in {id(x) for x in tree_leaves((call.args, call.kwargs))}:
-                self.users.setdefault(x, []).append(k)
-            for x in tree_leaves(call.out):
+            for key in {id(x) for x in call.given}:
+                self.users.setdefault(key, []).append(k)
+            for x in call.results:
                 self.maker.setdefault(id(x), k)
         self.calls, self.final = trace.calls, {id(x) for x in trace.outputs}
         self.units = set(np.unique(roots[read.atoms[0]]).tolist())

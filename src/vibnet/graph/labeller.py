@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from vibnet.graph.capture import Call, Trace
 from vibnet.graph.labels import Array, Blocks, Labels, plain
@@ -110,7 +109,7 @@ class Labeller:
         if rule is None and call.pointwise:
             rule = self.table["pointwise"]
         if rule is None:
-            for x in self.tensors(call):
+            for x in call.given:
                 for dim in self.dims(x):
                     self.labels.pin(dim, f"there is no rule for {call}")
             result = None
@@ -118,7 +117,7 @@ class Labeller:
             result = rule(self, call)
         self._note_uses(call)
         self._watch_copies(call)
-        outputs = [x for x in tree_leaves(call.out) if isinstance(x, Tensor)]
+        outputs = call.results
         results = result if isinstance(result, list) else [result] * len(outputs)
         for x, given in zip(outputs, results, strict=True):
             dims = given
@@ -145,20 +144,14 @@ class Labeller:
                 for dim in self.dims(x):
                     self.labels.pin(dim, f"{call} writes in place into what may not be a copy")
             elif call.op in VIEWS:
-                self._maybe_copies.update(
-                    id(out) for out in tree_leaves(call.out) if isinstance(out, Tensor)
-                )
+                self._maybe_copies.update(id(out) for out in call.results)
 
     def _note_uses(self, call: Call) -> None:
         """Remember which calls compute with a parameter, rather than give it another shape."""
         if self._origin and (id(call.out) not in self._origin or call.op.endswith("_")):
-            for x in self.tensors(call):
+            for x in call.given:
                 if (name := self._origin.get(id(x))) is not None:
                     self.used.setdefault(name, set()).add((len(self.dims_of) - 1, self._index))
-
-    def tensors(self, call: Call) -> list[Tensor]:
-        """The tensors among a call's arguments."""
-        return [x for x in tree_leaves((call.args, call.kwargs)) if isinstance(x, Tensor)]
 
     def dims(self, x: Tensor) -> Dims:
         """The labels of a tensor; one never seen before is a constant of the user's code."""
@@ -276,6 +269,9 @@ class Labeller:
         self.reads.append(Read(self._index, trace, x, dim, name, position, groups, units))
 
     def _parameter_dim(self, name: str, columns: Array) -> int | None:
+        for position, dim in enumerate(self.parameters[name]):
+            if dim is columns:
+                return position
         atoms = np.unique(columns[0])
         for position, dim in enumerate(self.parameters[name]):
             if np.array_equal(np.unique(dim[0]), atoms):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from vibnet.graph.capture import Trace
 from vibnet.graph.labeller import Dims, Labeller, Read
@@ -42,9 +41,7 @@ class Flow:
         self.maker: dict[int, int] = {}
         self.final = {id(x) for x in trace.outputs}
         for k, call in enumerate(trace.calls):
-            for x in {
-                id(x) for x in tree_leaves((call.args, call.kwargs)) if isinstance(x, Tensor)
-            }:
+            for x in {id(x) for x in call.given}:
                 self.users[x].append(k)
             if isinstance(call.out, Tensor):
                 self.maker.setdefault(id(call.out), k)

@@ -6,8 +6,6 @@ and every position must come out as the unit that was predicted for it.
 """
 
 import numpy as np
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from vibnet.graph.capture import Call, Trace
 from vibnet.graph.constraints import Mask
@@ -123,8 +121,8 @@ class Replay:
         was = self.engine.dims_of[number]
         checked: set[tuple[int, int]] = set()
         for old, new in zip(before.calls, after.calls, strict=True):
-            for a, b in zip(tree_leaves(old.out), tree_leaves(new.out), strict=True):
-                if not isinstance(a, Tensor) or id(a) not in was:
+            for a, b in zip(old.results, new.results, strict=True):
+                if id(a) not in was:
                     continue
                 for left, right in zip(was[id(a)], now[id(b)], strict=True):
                     if (id(left), id(right)) in checked:

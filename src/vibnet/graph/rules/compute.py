@@ -19,7 +19,7 @@ def pointwise(engine: Labeller, call: Call) -> Dims:
     shape = tuple(call.out.shape if isinstance(call.out, Tensor) else call.out[0].shape)
     out: list[Array | None] = [None] * len(shape)
     reason = f"{call} joins it with an axis that is no unit"
-    for x in engine.tensors(call):
+    for x in call.given:
         dims = engine.dims(x)
         for back in range(1, len(dims) + 1):
             dim, size = dims[-back], shape[-back]
@@ -133,7 +133,7 @@ def batch_norm(engine: Labeller, call: Call) -> list[Dims | None]:
 
 def statistics(engine: Labeller, call: Call) -> list[Dims | None]:
     """Layer and group norms: a statistic over units, so none of them may be cut exactly."""
-    for x in engine.tensors(call):
+    for x in call.given:
         dims = engine.dims(x)
         for dim in dims[1:] or dims:
             engine.labels.pin(dim, f"{call} takes a statistic over it")
