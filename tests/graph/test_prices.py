@@ -100,3 +100,14 @@ def test_a_residual_site_takes_the_largest_map_of_its_writers():
 def test_an_unknown_price_is_named():
     with pytest.raises(ConfigError, match=rf"weights must be one of {', '.join(PRICES)}.*'flops'"):
         lenet("flops")
+
+
+def test_prices_by_name_and_by_number_can_be_mixed():
+    mixed = {"conv1": "area", "conv2": 3, "fc1": "width"}
+    assert weights(lenet(mixed)) == {"conv1": 576, "conv2": 3, "fc1:features": 1, "fc1": 1}
+
+
+@pytest.mark.parametrize("bad", ["macs", -1, float("nan"), float("inf"), None, "size"])
+def test_a_price_that_is_none_is_named(bad):
+    with pytest.raises(ConfigError, match="weights must map gated sites to finite numbers"):
+        lenet({"conv1": bad})

@@ -13,7 +13,8 @@ from vibnet.graph.labeller import Labeller
 from vibnet.graph.sites import Graph, Site
 
 RELATIVE = ("macs", "params", "memory")
-PRICES = ("uniform", "width", "area", *RELATIVE)
+ABSOLUTE = ("uniform", "width", "area")
+PRICES = (*ABSOLUTE, *RELATIVE)
 
 
 def price(graph: Graph, engine: Labeller, traces: Sequence[Trace]) -> Graph:

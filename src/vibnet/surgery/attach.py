@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vibnet import information
 from vibnet.errors import ConfigError, NoSitesError
-from vibnet.graph.prices import PRICES, RELATIVE
+from vibnet.graph.prices import ABSOLUTE, PRICES, RELATIVE
 from vibnet.graph.probe import analyse
 from vibnet.graph.sites import Graph, Request, Site
 from vibnet.surgery.gated import Gated
@@ -55,7 +55,7 @@ def attach(
     ignore: Sequence[str] = (),
     min_units: int = 1,
     multiple: int = 1,
-    weights: str | Mapping[str, float] = "uniform",
+    weights: str | Mapping[str, float | str] = "uniform",
 ) -> Gated:
     """A copy of a model with a gate at every site that can be cut exactly.
 
@@ -72,7 +72,8 @@ def attach(
         multiple: kept units of a site are a multiple of this (or all of them).
         weights: price of a nat per site: "uniform" (1); "width" or "area" of the map that the
             units are written on, before pooling; "macs", "params" or "memory", what one unit costs
-            at present widths, 1 in the mean; or a number per site name, 1 where not named.
+            at present widths, 1 in the mean; or per site name a number, "width" or "area", 1 where
+            not named.
 
     Raises:
         CaptureError: the model does not run on the example.
@@ -102,7 +103,7 @@ def _names(argument: str, given: Sequence[str]) -> list[str]:
     return names
 
 
-def _priced(sites: list[Site], weights: str | Mapping[str, float]) -> list[Site]:
+def _priced(sites: list[Site], weights: str | Mapping[str, float | str]) -> list[Site]:
     """Sites with the price of a nat."""
     if isinstance(weights, str):
         if weights not in PRICES:
@@ -116,12 +117,20 @@ def _priced(sites: list[Site], weights: str | Mapping[str, float]) -> list[Site]
             raw = {name: value / mean for name, value in raw.items()}
         return [replace(s, weight=raw[s.name]) for s in sites]
     unknown = sorted(set(weights) - {s.name for s in sites})
-    if unknown or not all(0 <= w < math.inf for w in weights.values()):
+    if unknown or not all(_is_price(w) for w in weights.values()):
         raise ConfigError(
-            f"attach: weights must map gated sites to finite numbers >= 0, got {weights!r}. The "
-            f"gated sites are: {', '.join(s.name for s in sites)}."
+            f"attach: weights must map gated sites to finite numbers >= 0 or to one of "
+            f"{', '.join(ABSOLUTE)}, got {weights!r}. The gated sites are: "
+            f"{', '.join(s.name for s in sites)}."
         )
-    return [replace(s, weight=float(weights.get(s.name, 1.0))) for s in sites]
+    given = ((s, weights.get(s.name, 1.0)) for s in sites)
+    return [replace(s, weight=s.costs[w] if isinstance(w, str) else float(w)) for s, w in given]
+
+
+def _is_price(weight: object) -> bool:
+    if isinstance(weight, str):
+        return weight in ABSOLUTE
+    return isinstance(weight, (int, float)) and 0 <= weight < math.inf
 
 
 def _nothing(model: nn.Module, graph: Graph) -> str:
