@@ -1,13 +1,14 @@
 """Costs follow the paper's rules: its base totals and its published rows, exactly."""
 
-import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vibnet.cost import Cost, latency, measure, ratios
+from vibnet import plan, prune
+from vibnet.cost import Cost, measure, ratios
 from vibnet.errors import ConfigError
 from vibnet.zoo import VGG, LeNet5Caffe, LeNet300100
 
@@ -36,6 +37,14 @@ def lenet300(widths=(784, 300, 100)):
 
 def lenet5(structure):
     return measure(SelectingLeNet5(*structure), MNIST, features=["fc1"])
+
+
+def really(model, example, kept, **request):
+    """The costs of a model that is really cut to some units of every site."""
+    whole = plan(model, example, **request)
+    wanted = replace(whole, kept={**whole.kept, **kept})
+    small, _ = prune(model, wanted, example)
+    return measure(small, example, **request)
 
 
 def vgg(variant, convs=None, hidden=None, classes=None):
@@ -160,162 +169,12 @@ def test_rows_of_table_3_follow_from_their_structures(variant, convs, hidden, r_
     assert near(found.neurons, r_n)
 
 
-def counted_one_by_one(conv, x):
-    """Multiply-adds of a 2-d convolution; those with padding, or cropped away, count too."""
-    transposed = isinstance(conv, nn.ConvTranspose2d)
-    height, width = (x if transposed else conv(x)).shape[2:]
-    ins, outs = conv.in_channels // conv.groups, conv.out_channels // conv.groups
-    total = 0
-    for _group, _row, _column in itertools.product(*map(range, (conv.groups, height, width))):
-        for _in, _out in itertools.product(range(ins), range(outs)):
-            for _ in itertools.product(*map(range, conv.kernel_size)):
-                total += 1
-    return total
-
-
-@pytest.mark.parametrize(
-    "conv",
-    [
-        nn.Conv2d(4, 6, 3, padding=1),
-        nn.Conv2d(4, 6, (3, 2), stride=2, groups=2, bias=False),
-        nn.Conv2d(4, 8, 3, dilation=2, padding=2, groups=4),
-        nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1),
-        nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2),
-    ],
-    ids=["plain", "grouped", "depthwise", "transposed", "transposed-grouped"],
-)
-@pytest.mark.parametrize("batch", [1, 3])
-def test_multiply_adds_of_convolutions_are_those_counted_one_by_one(conv, batch):
-    x = torch.zeros(batch, 4, 7, 6)
-    cost = measure(conv, x)
-    assert cost.macs == counted_one_by_one(conv, x)
-    assert cost.weights == conv.weight.numel()
-    assert cost.neurons == 0  # its outputs are the model's
-
-
-class Twice(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body, self.unused, self.head = nn.Linear(5, 5), nn.Linear(5, 9), nn.Linear(5, 2)
-
-    def forward(self, x):
-        return F.log_softmax(self.head(F.relu(self.body(F.relu(self.body(x))))), dim=1)
-
-
-def test_a_shared_weight_is_one_weight_and_two_products():
-    cost = measure(Twice(), torch.zeros(1, 5))
-    assert cost.weights == 25 + 10  # nothing reads the third one
-    assert cost.macs == 25 + 25 + 10
-    assert cost.neurons == 5 + 5  # logits stay logits through log_softmax
-    assert cost.parameters == 30 + 54 + 12
-
-
-def test_products_of_two_activations_are_stated_separately():
-    attention = nn.MultiheadAttention(8, 2, batch_first=True)
-    for batch in (1, 2):
-        cost = measure(attention, (torch.zeros(batch, 3, 8),) * 3)
-        assert cost.weights == 3 * 64 + 64
-        assert cost.macs == 3 * (3 * 64 + 64)
-        assert cost.attention_macs == 2 * 3 * 3 * 8
-
-
-@pytest.mark.parametrize(
-    ("pooling", "outputs"),
-    [
-        (nn.MaxPool2d(2), 3 * 4),
-        (nn.AvgPool2d(2), 3 * 4),
-        (nn.AdaptiveAvgPool2d(1), 3),
-        (nn.AdaptiveMaxPool2d(1), 3),
-    ],
-    ids=lambda x: type(x).__name__,
-)
-def test_the_output_of_every_pooling_counts(pooling, outputs):
-    model = nn.Sequential(nn.Conv2d(1, 3, 1), pooling, nn.Flatten(), nn.Linear(outputs, 2))
-    assert measure(model, torch.zeros(2, 1, 4, 4)).neurons == 3 * 16 + outputs
-
-
-class Mean(nn.Module):
-    def forward(self, x):
-        return x.mean((2, 3))
-
-
-def test_a_mean_outside_a_pooling_module_does_not_count():
-    model = nn.Sequential(nn.Conv2d(1, 3, 1), Mean(), nn.Linear(3, 2))
-    assert measure(model, torch.zeros(1, 1, 4, 4)).neurons == 3 * 16
-
-
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_peak_memory_of_a_small_network_is_that_counted_by_hand(batch):
-    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3))
-    weights = 4 * (4 * 6 + 6 + 6 * 3 + 3)
-    # alive at: the first product 4 + 6, the ReLU 6 + 6 (the input is gone), the second 6 + 3
-    assert measure(model, torch.zeros(batch, 4)).peak_memory == weights + 4 * 12
-
-
-def test_views_share_their_memory_and_buffers_count():
-    model = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3)), nn.Flatten(), nn.Linear(6, 3))
-    model.register_buffer("extra", torch.zeros(7, dtype=torch.float64))
-    cost = measure(model, torch.zeros(1, 4))
-    assert cost.bytes == 4 * (30 + 21) + 56
-    assert cost.peak_memory == cost.bytes + 4 * 10
-
-
-def test_measuring_leaves_the_model_untouched():
-    model = VGG("D6", conv_widths=(2,) * 13, hidden_widths=(2,))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    measure(model, torch.randn(2, 3, 32, 32))
-    assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_an_unknown_feature_names_the_linear_modules_there_are():
-    with pytest.raises(ConfigError, match=r"names 'conv1', which is no linear.*fc1, fc2"):
-        measure(LeNet5Caffe(), MNIST, features=["conv1"])
-
-
-def test_latency_is_positive_and_restores_modes_and_threads():
-    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.BatchNorm1d(4))
-    model[1].eval()
-    modes = [module.training for module in model.modules()]
-    threads = torch.get_num_threads()
-    found = latency(model, torch.zeros(3, 4), 2, threads=threads + 1, seconds=0.01)
-    assert isinstance(found, float)
-    assert found > 0
-    assert torch.get_num_threads() == threads
-    assert [module.training for module in model.modules()] == modes
-    assert model[2].num_batches_tracked == 0
-
-
-def test_latency_repeats_the_first_row_and_restores_modes_after_an_error():
-    seen = []
-
-    class Seen(nn.Module):
-        def forward(self, x):
-            seen.append(x)
-            if x.shape[0] == 7:
-                raise RuntimeError("seven rows")
-            return x
-
-    model = Seen()
-    latency(model, torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 5, seconds=0.001)
-    assert torch.equal(seen[0], torch.tensor([[1.0, 2.0]] * 5))
-    with pytest.raises(RuntimeError, match="seven rows"):
-        latency(model, torch.zeros(1, 2), 7)
-    assert model.training
-
-
 def test_measure_takes_the_time_where_asked():
     model = nn.Linear(3, 2)
     assert measure(model, torch.zeros(1, 3)).latency is None
     one, many = measure(model, torch.zeros(1, 3), latency=True).latency
     assert one > 0
     assert many > 0
-
-
-@pytest.mark.parametrize("setting", [{"batch": 0}, {"threads": 0}, {"seconds": 0}])
-def test_a_latency_without_rows_threads_or_time_is_refused(setting):
-    with pytest.raises(ConfigError, match="must be positive"):
-        latency(nn.Linear(3, 2), torch.zeros(1, 3), **{"batch": 1, **setting})
 
 
 def test_costs_and_ratios_print_as_a_table_and_a_line():
@@ -332,3 +191,47 @@ def test_a_ratio_to_nothing_is_refused():
     nothing = measure(nn.ReLU(), torch.zeros(1, 3))
     with pytest.raises(ConfigError, match="base has no weights"):
         ratios(nothing, nothing)
+
+
+def test_the_papers_lenet300_is_counted_on_a_really_pruned_one():
+    base = lenet300()
+    kept = {"inputs": list(range(0, 776, 8)), "fc1": list(range(71)), "fc2": list(range(33))}
+    image = torch.rand(2, 1, 28, 28)
+    ratio = ratios(really(LeNet300100(), image, kept, inputs=True), base)
+    assert (round(ratio.weights, 2), round(ratio.neurons, 2)) == (3.59, 16.98)
+
+
+@pytest.mark.parametrize(
+    ("structure", "r_w", "mega_macs", "r_n"),
+    [
+        ((3, 12, 192, 500), "23.69", "0.201", "19.35"),
+        ((3, 18, 284, 283), "19.66", "0.213", "21.15"),
+    ],
+)
+def test_rows_of_table_2_are_counted_on_really_pruned_networks(structure, r_w, mega_macs, r_n):
+    conv1, conv2, features, hidden = structure
+    kept = {
+        "conv1": list(range(conv1)),
+        "conv2": list(range(conv2)),
+        "fc1:features": list(range(features)),
+        "fc1": list(range(hidden)),
+    }
+    base = measure(LeNet5Caffe(), MNIST, features=["fc1"])
+    small = really(LeNet5Caffe(), torch.rand(2, 1, 28, 28), kept, features=["fc1"])
+    ratio = ratios(small, base)
+    assert near(ratio.weights, r_w)
+    assert near(ratio.macs / 1e6, mega_macs)
+    assert near(ratio.neurons, r_n)
+
+
+def test_inputs_that_are_read_whole_elsewhere_count_whole():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 3), nn.Linear(3, 6)
+
+        def forward(self, x):
+            return x + self.b(torch.relu(self.a(x)))
+
+    cost = really(Two(), torch.rand(2, 6), {"inputs": [0, 5]}, inputs=True)
+    assert cost.neurons == 6 + 3 + 6  # inputs, hidden units, and what is added to the inputs
