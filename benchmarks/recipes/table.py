@@ -1,0 +1,84 @@
+"""Make docs/results.md from the JSON of `seeds.py`: nobody types a number into a table."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+HEAD = """# Results
+
+Made by `python benchmarks/recipes/table.py` from the JSON in `benchmarks/recipes/results`; every run
+is made by `python benchmarks/recipes/seeds.py`. A cell holds the mean over seeds, its standard
+deviation, and [best, worst]. `final` runs train on all training images, `held-out` ones keep the
+validation images out. The test set is opened once, after the last epoch. Seconds are wall time of
+the training on the threads named, and depend on the machine.
+
+"""
+COLUMNS = {
+    "r_W (%)": lambda run: run["ratios"]["r_W"],
+    "MACs (M)": lambda run: run["ratios"]["macs"] / 1e6,
+    "r_N (%)": lambda run: run["ratios"]["r_N"],
+    "dense test error (%)": lambda run: run["test"]["dense"],
+    "small test error (%)": lambda run: run["test"]["small"],
+    "seconds": lambda run: run["timing"]["seconds"],
+}
+
+
+def runs(kind: Path) -> list[dict[str, Any]]:
+    """The finished runs of a kind, by seed."""
+    return [json.loads(path.read_text()) for path in sorted(kind.glob("seed-*.json"))]
+
+
+def cell(values: list[float]) -> str:
+    """Mean, spread, best and worst."""
+    mean, low, high = statistics.mean(values), min(values), max(values)
+    digits = 0 if mean >= 100 else 3 if mean < 1 else 2
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    numbers = (f"{x:.{digits}f}" for x in (mean, spread, low, high))
+    return "{} ± {} [{}, {}]".format(*numbers)
+
+
+def interval(differences: list[float]) -> str:
+    """Mean of paired differences with a 95 % interval (Student's t)."""
+    t = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}.get(len(differences))
+    mean = statistics.mean(differences)
+    if t is None:
+        return f"{mean:+.3f} (n = {len(differences)})"
+    half = t * statistics.stdev(differences) / len(differences) ** 0.5
+    return f"{mean:+.3f} ± {half:.3f} (n = {len(differences)})"
+
+
+def paired(kind: Path) -> str:
+    """Shrinking against the same seeds without, where both have been run."""
+    other = kind.with_name(f"{kind.name},shrink=false")
+    a = {run["settings"]["seed"]: run for run in runs(kind)}
+    b = {run["settings"]["seed"]: run for run in runs(other)}
+    seeds = sorted(set(a) & set(b))
+    if not seeds:
+        return ""
+    lines = [f"Shrinking against not shrinking, {kind.name}, paired by seed, 95 % interval:\n"]
+    for name in ("r_W (%)", "small test error (%)"):
+        read = COLUMNS[name]
+        lines.append(f"- {name}: {interval([read(a[s]) - read(b[s]) for s in seeds])}")
+    faster = [b[s]["timing"]["seconds"] / a[s]["timing"]["seconds"] for s in seeds]
+    lines.append(f"- times faster, whole run: {statistics.mean(faster):.2f} (n = {len(seeds)})\n")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write the page."""
+    kinds = sorted(path for path in RESULTS.iterdir() if path.is_dir() and runs(path))
+    lines = [HEAD, f"| run | n | {' | '.join(COLUMNS)} | threads |", "| --- " * 9 + "|"]
+    for kind in kinds:
+        found = runs(kind)
+        cells = [cell([read(run) for run in found]) for read in COLUMNS.values()]
+        threads = sorted({run["host"]["threads"] for run in found})
+        lines.append(f"| {kind.name} | {len(found)} | {' | '.join(cells)} | {threads} |")
+    lines += ["", *filter(None, (paired(kind) for kind in kinds))]
+    PAGE.write_text("\n".join(lines).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()
