@@ -9,7 +9,7 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 HEAD = """# Results
 
-Made by `python benchmarks/recipes/table.py` from the JSON in `benchmarks/recipes/results`; every run
+Made by `python benchmarks/recipes/table.py` from JSON in `benchmarks/recipes/results`; every run
 is made by `python benchmarks/recipes/seeds.py`. A cell holds the mean over seeds, its standard
 deviation, and [best, worst]. `final` runs train on all training images, `held-out` ones keep the
 validation images out. The test set is opened once, after the last epoch. Seconds are wall time of
