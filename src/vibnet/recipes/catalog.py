@@ -75,7 +75,7 @@ _ALL = (
         "LeNet-300-100 on MNIST, its pixels gated too",
         LeNet300100,
         "mnist",
-        Settings(dense_epochs=50, gate_epochs=300, gamma=1e-4, weight_decay=2e-4),
+        Settings(dense_epochs=50, gate_epochs=300, gamma=5e-5, weight_decay=2e-4),
         {"inputs": True, "weights": {"inputs": 4.0, "fc1": 4.0, "fc2": 2.0}},
     ),
     Recipe(
@@ -83,7 +83,7 @@ _ALL = (
         "LeNet-5-Caffe on MNIST, its flattened features gated too",
         LeNet5Caffe,
         "mnist",
-        Settings(dense_epochs=5, gate_epochs=80, gamma=2e-5),
+        Settings(dense_epochs=5, gate_epochs=80, gamma=1e-5),
         {
             "features": ["fc1"],
             "weights": {"conv1": "area", "conv2": "area", "fc1:features": 10.0, "fc1": 10.0},

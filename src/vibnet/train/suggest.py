@@ -26,7 +26,7 @@ def suggest_gamma(
     settings: Settings = Settings(),  # noqa: B008 - frozen
     *,
     close: float = 0.5,
-    steps: int = 600,
+    steps: int = 400,
 ) -> float:
     """The gamma at which about a share of the units begins to close.
 
