@@ -11,7 +11,7 @@ SEED ?= $(shell date +%s)
 .PHONY: demo install test check fmt fuzz bench
 
 demo: $(STAMP)
-	$(BIN)/python examples/digits.py
+	$(BIN)/vibnet run digits-mlp --threads 1
 
 install: $(STAMP)
 

@@ -21,13 +21,14 @@ MAY_IMPORT: dict[str, set[str]] = {  # top to bottom; a part is a file or a fold
     "layers": {"errors"},
     "graph": {"errors", "config", "layers"},
     "methods": {"errors", "config", "information", "graph"},
-    "cost": {"errors", "config", "graph"},
+    "cost": {"errors", "config", "layers", "graph"},
     "surgery": ENGINE - {"surgery"},
     "train": ENGINE,
     "zoo": {"errors"},
     "recipes": ENGINE | {"train", "zoo"},
     "report": ENGINE | {"train", "zoo", "recipes"},
-    "cli": ENGINE | {"train", "zoo", "recipes", "report"},
+    "export": ENGINE,
+    "cli": ENGINE | {"export", "train", "zoo", "recipes", "report"},
 }
 MAY_PRINT = {"cli", "report"}
 MAX_FILE_LINES = 300

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 import vibnet
 from vibnet.errors import ArtefactError
 from vibnet.layers import SelectedLinear
-from vibnet.surgery.prune import answers, difference
+from vibnet.surgery.verify import answers, difference
 from vibnet.zoo import LeNet5Caffe
 
 CASES = ["cnn", "residual_pre", "inverted_bottleneck", "grouped", "tied_parameter", "prelu"]

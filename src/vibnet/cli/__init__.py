@@ -1,0 +1,3 @@
+"""The command `vibnet`."""
+
+from vibnet.cli.app import app as app

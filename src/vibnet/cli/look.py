@@ -1,0 +1,160 @@
+"""`vibnet recipes`, `vibnet plan` and `vibnet report`: look, and change nothing."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from torch import nn
+
+from vibnet.cli import given, say
+from vibnet.errors import ArtefactError, ConfigError
+from vibnet.graph.constraints import legal
+from vibnet.graph.nested import nesting
+from vibnet.graph.prices import totals
+from vibnet.graph.probe import analyse
+from vibnet.graph.sites import Graph, Request
+from vibnet.recipes.catalog import RECIPES
+from vibnet.report import read, write_page
+from vibnet.report.record import finished
+from vibnet.surgery.artefact import PLAN
+from vibnet.surgery.plan import Plan, of_graph
+
+
+def recipes() -> None:
+    """List the recipes."""
+    say.table(
+        ("recipe", "data", "epochs", "gamma", "about"),
+        (
+            (
+                name,
+                recipe.data,
+                "+".join(
+                    str(n)
+                    for n in (
+                        recipe.settings.dense_epochs,
+                        recipe.settings.gate_epochs,
+                        recipe.settings.tune_epochs,
+                    )
+                    if n
+                ),
+                f"{recipe.settings.gamma:g}",
+                recipe.about,
+            )
+            for name, recipe in RECIPES.items()
+        ),
+        (2, 3),
+    )
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs.")],
+) -> None:
+    """Write the page of one or several runs again."""
+    found = [read(folder) for folder in folders]
+    for recorded in found:
+        say.line(str(write_page(recorded)))
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What cutting could take away at most, in percent of weights and of multiply-adds."""
+
+    weights: float
+    macs: float
+
+
+def reach(graph: Graph) -> Reach:
+    """The shares that go when every site is cut to the fewest units that its constraints allow."""
+    if not graph.sites:
+        return Reach(0.0, 0.0)
+    none = np.zeros(graph.total, dtype=np.bool_)
+    units = [site.units for site in graph.sites]
+    least = legal(none, np.zeros(graph.total), units, graph.blocks, nesting=nesting(graph))
+    sited = np.concatenate(units)
+    kept = np.ones(graph.total, dtype=np.bool_)
+    kept[sited] = least[sited]
+    whole, small = totals(graph, np.ones(graph.total, dtype=np.bool_)), totals(graph, kept)
+    shares = [100 * (1 - s / w) if w else 0.0 for s, w in zip(small, whole, strict=True)]
+    return Reach(shares[0], shares[1])
+
+
+def plan(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Folder of a run that is over.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODULE:FACTORY", help="A model before any training.")
+    ] = None,
+    example: Annotated[
+        str | None, typer.Option(metavar="SHAPE", help="Shape of its input: 1,3,32,32.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="MODULE:FACTORY", help="Data whose example is used.")
+    ] = None,
+    inputs: Annotated[bool, typer.Option("--inputs", help="Single inputs too.")] = False,
+    features: Annotated[
+        list[str] | None, typer.Option(metavar="LAYER", help="Single features it reads too.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what can be cut in a model, or what was cut in a run, and why the rest stays."""
+    if (folder is None) == (model is None):
+        raise ConfigError("plan: name the folder of a run, or give --model and --example.")
+    if folder is not None:
+        _show(_saved(folder), None, as_json)
+        return
+    assert model is not None
+    if (example is None) == (data is None):
+        raise ConfigError("plan: give --example or --data, to know what the model is called with.")
+    network: nn.Module = given.model(model)
+    called = given.example(example) if example is not None else given.data(str(data)).example
+    graph = analyse(network, called, Request.of(features or (), inputs, ()))
+    _show(of_graph(graph, np.ones(graph.total, dtype=np.bool_)), reach(graph), as_json)
+
+
+def _saved(folder: Path) -> Plan:
+    path = finished(folder).model / PLAN
+    try:
+        body = json.loads(path.read_text())
+        text = json.dumps(body["plan"])
+    except FileNotFoundError as error:
+        raise ArtefactError(f"there is no {PLAN} in {path.parent}.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(f"{path} is truncated or no plan ({error!r}).") from error
+    return Plan.from_json(text)
+
+
+def _show(plan: Plan, share: Reach | None, as_json: bool) -> None:
+    if as_json:
+        body = json.loads(plan.to_json())
+        if share is not None:
+            body |= {"reach": {"weights": share.weights, "macs": share.macs}}
+        print(json.dumps(body, indent=1))
+        return
+    flows = {
+        name: (", ".join(plan.writers[name]), ", ".join(plan.readers[name])) for name in plan.sizes
+    }
+    lines = [
+        (name, f"{len(plan.kept[name]):,}", f"{size:,}", *flows[name], plan.ungated.get(name, ""))
+        for name, size in plan.sizes.items()
+    ]
+    if any(row[-1] for row in lines):
+        say.table(("site", "kept", "of", "written by", "read by", "no gate"), lines, (1, 2))
+    elif lines:
+        cut = [row[:-1] for row in lines]
+        say.table(("site", "kept", "of", "written by", "read by"), cut, (1, 2))
+    else:
+        say.line("Nothing in this model can be cut.")
+    if plan.pinned:
+        say.line()
+        say.table(("kept whole", "why"), plan.pinned.items())
+    if plan.unused:
+        say.line(f"\nnever used by the example: {', '.join(plan.unused)}")
+    if share is not None:
+        say.line(
+            f"\nCut to the fewest units, {share.weights:.1f} % of the weights and "
+            f"{share.macs:.1f} % of the multiply-adds would go."
+        )

@@ -1,0 +1,135 @@
+"""`vibnet run`: train, cut, test, write it down."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from vibnet.cli import given, jobs, say
+from vibnet.cli.progress import Watch
+from vibnet.errors import ConfigError
+from vibnet.recipes.run import Job
+from vibnet.recipes.run import run as run_job
+from vibnet.report import read, write_page
+
+INTERRUPTED = 130
+
+Recipe = Annotated[str | None, typer.Argument(help="A name from `vibnet recipes`.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; as often as you like."),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/<name>-<n>.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Final = Annotated[bool, typer.Option("--final", help="Train on all images, hold none out.")]
+Limit = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Save and stop in time: 90s, 30m, 2h.")
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch missing data.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Of PyTorch on the CPU; small networks are fastest on 1.")
+]
+NoShrink = Annotated[bool, typer.Option("--no-shrink", help="Take no units out while training.")]
+Model = Annotated[
+    str | None, typer.Option(metavar="MODULE:FACTORY", help="Your own model, instead of a recipe.")
+]
+Data = Annotated[
+    str | None, typer.Option(metavar="MODULE:FACTORY", help="Your own data, for --model.")
+]
+Inputs = Annotated[
+    bool, typer.Option("--inputs", help="Gate the single inputs that linear layers read too.")
+]
+Features = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LAYER", help="Gate the single features that this linear layer reads."),
+]
+Weights = Annotated[
+    str | None, typer.Option(help="Price of a unit: uniform, width, area, macs, params or memory.")
+]
+
+
+def run(
+    recipe: Recipe = None,
+    changes: Sets = None,
+    out: Out = None,
+    resume: Resume = False,
+    final: Final = False,
+    time_limit: Limit = None,
+    download: Download = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    no_shrink: NoShrink = False,
+    model: Model = None,
+    data: Data = None,
+    inputs: Inputs = False,
+    features: Features = None,
+    weights: Weights = None,
+) -> None:
+    """Train a network, close its useless units, cut them out, test, and write a report."""
+    wanted = given.changes(changes or [])
+    if no_shrink:
+        if wanted.get("shrink", "false").lower() != "false":
+            raise ConfigError(f"--no-shrink and --set shrink={wanted['shrink']} contradict.")
+        wanted["shrink"] = "false"
+    limit = given.seconds(time_limit)
+    asked = jobs.Asked(
+        recipe,
+        model,
+        data,
+        wanted,
+        final,
+        download,
+        device,
+        inputs,
+        tuple(features or ()),
+        weights,
+        threads,
+    )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    job = asked.job()
+    folder = jobs.folder(asked, out, resume)
+    jobs.start(asked, job, folder)
+    _run(asked, job, folder, limit, resume)
+
+
+def _run(asked: jobs.Asked, job: Job, folder: Path, limit: float, resume: bool) -> None:
+    say.line(f"{job.name} -> {folder}")
+    if job.notes.get("about") and asked.recipe:
+        say.line(job.notes["about"])
+    if asked.device == "cpu" and torch.set_flush_denormal(True):
+        say.line("On the CPU, numbers below 1.2e-38 count as zero from here on: it is faster.")
+    again = f"{asked.command} --out {shlex.quote(str(folder))} --resume"
+    held_out = bool(job.notes.get("images", {}).get("validation", 1))
+    watch = Watch(say.out, job.settings, job.objective.name, held_out)
+    try:
+        with watch:
+            body = run_job(
+                job,
+                folder,
+                resume=resume,
+                seconds=limit,
+                command=asked.command,
+                on_epoch=watch,
+                on_warning=say.warning,
+            )
+    except KeyboardInterrupt:
+        kept = any((folder / "checkpoint").glob("*.json"))
+        state = "The last checkpoint is kept." if kept else "There was no checkpoint yet."
+        say.line(f"Stopped. {state} Go on with:\n  {again}")
+        raise typer.Exit(INTERRUPTED) from None
+    recorded = read(folder)
+    if not body["done"]:
+        say.line(f"The time is over; a checkpoint is kept. Go on with:\n  {again}")
+    else:
+        say.line()
+        say.before_and_after(recorded)
+        say.line()
+        say.line(f"small model: {recorded.model}")
+    try:
+        say.line(f"report:      {write_page(recorded)}")
+    except ConfigError as error:
+        say.warning(str(error))

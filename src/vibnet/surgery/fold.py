@@ -1,0 +1,82 @@
+"""Multipliers become part of the weights: of the readers, or of what stands in front of them."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vibnet.errors import FoldError
+from vibnet.graph.constraints import Mask
+from vibnet.graph.sites import Graph
+from vibnet.surgery.gated import without_hooks
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """A copy of a model without hooks of ours."""
+    return without_hooks(copy.deepcopy(model))
+
+
+def fold(model: nn.Module, graph: Graph, multipliers: Tensor) -> None:
+    """Multiply the columns of every reader's weight by its units' multipliers, in place.
+
+    Exact, for a reader is linear in what it reads and its weight has no other use. Where it has
+    one, the multipliers go into an affine in front that only this reader sees, or into the weight
+    that writes the units.
+
+    Raises:
+        FoldError: there is no such place, or only positive multipliers come through.
+    """
+    state = dict(model.named_parameters(remove_duplicate=False))
+    state.update(model.named_buffers(remove_duplicate=False))  # type: ignore[arg-type]  # tensors
+    for reader in graph.readers:
+        units = torch.as_tensor(reader.units)
+        scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
+        if bool((scale == 1).all()):
+            continue
+        if reader.foldable:
+            _scale(state[reader.parameter], reader.dim, reader.groups, scale)
+            continue
+        if reader.detour is None:
+            raise FoldError(
+                f"{reader.parameter} is used in another way too, so no multiplier fits into it."
+            )
+        if reader.detour.positive and bool((scale < 0).any()):
+            raise FoldError(
+                f"{reader.parameter} is used in another way too, and {reader.detour.positive} lets "
+                f"only positive multipliers through to it, but {int((scale < 0).sum())} of "
+                f"{len(scale)} are negative. Leave the site out with exclude, or keep its means "
+                f"positive."
+            )
+        for name, dim in reader.detour.scaled:
+            units = torch.as_tensor(graph.parameters[name][dim])
+            scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
+            _scale(state[name], dim, 1, scale)
+
+
+def _scale(weight: Tensor, dim: int, groups: int, scale: Tensor) -> None:
+    with torch.no_grad():
+        weight.copy_((weight.double() * _columns(weight, dim, groups, scale)).to(weight))
+
+
+def _columns(weight: Tensor, dim: int, groups: int, scale: Tensor) -> Tensor:
+    scale = scale.to(weight.device)
+    if groups > 1:
+        rows = scale.reshape(groups, -1).repeat_interleave(weight.shape[0] // groups, 0)
+        return rows.reshape(*rows.shape, *[1] * (weight.ndim - 2))
+    shape = [1] * weight.ndim
+    shape[dim] = -1
+    return scale.reshape(shape)
+
+
+def closed(model: nn.Module, graph: Graph, kept: Mask) -> nn.Module:
+    """A copy of a plain model of the same size whose readers ignore the units that go."""
+    model = bare(model)
+    state = dict(model.named_parameters(remove_duplicate=False))
+    for reader in graph.readers:
+        units = reader.units
+        scale = torch.as_tensor(np.where(units < 0, True, kept[units])).double()
+        with torch.no_grad():
+            weight = state[reader.parameter]
+            weight.mul_(_columns(weight, reader.dim, reader.groups, scale).to(weight))
+    return model
