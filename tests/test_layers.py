@@ -47,3 +47,14 @@ def test_it_copies_saves_and_exports():
 def test_features_that_are_not_there_are_an_error():
     with pytest.raises((IndexError, RuntimeError), match=r"out of (range|DATA bounds)"):
         selected()(torch.ones(1, 4))
+
+
+def test_a_layer_is_plain_again_and_keeps_parameters_and_hooks():
+    layer, x = selected(), torch.randn(2, 3)
+    weight = layer.weight
+    plain = layer.plain()
+    assert plain is layer
+    assert type(plain) is nn.Linear
+    assert plain.weight is weight
+    assert set(plain.state_dict()) == {"weight", "bias"}
+    torch.testing.assert_close(plain(x), x @ weight.T + plain.bias)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,11 @@ class Settings:
     margin: float = 2.0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kinds = (int, float) if field.type is float else (field.type,)
+            self._check(field.name, type(value) in kinds, f"of type {_name(field.type)}")
+        self._check("seed", -(2**63) <= self.seed < 2**63, "a number of 64 bits")
         for name in ("batch", "accumulate", "patience"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("dense_epochs", "gate_epochs", "tune_epochs", "gamma", "clip", "weight_decay"):
@@ -81,7 +87,7 @@ class Settings:
             self._check(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         for name in ("momentum", "ema"):
             self._check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        self._check("margin", self.margin >= 1, "at least 1")
+        self._check("margin", 1 <= self.margin < math.inf, "finite and at least 1")
         for name, known in (
             ("optimizer", OPTIMIZERS),
             ("dense_schedule", SCHEDULES),
@@ -109,10 +115,18 @@ class Settings:
         )
 
 
+def _name(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind))
+
+
 def _as(kind: Any, name: str, value: Any) -> Any:
     try:
         if kind is bool:
             return {"true": True, "false": False}[str(value).lower()]
+        if isinstance(value, bool):
+            raise ValueError(value)
+        if kind is int and (isinstance(value, int) or re.fullmatch(r"-?\d+", str(value))):
+            return int(value)
         if kind is int:
             number = float(value)
             if number != int(number):
@@ -121,5 +135,5 @@ def _as(kind: Any, name: str, value: Any) -> Any:
         return kind(value)
     except (KeyError, ValueError, OverflowError, TypeError) as error:
         raise ConfigError(
-            f"the setting {name} is a {kind.__name__}, but {value!r} is given."
+            f"the setting {name} is of type {_name(kind)}, but {value!r} is given."
         ) from error

@@ -36,6 +36,12 @@ class SelectedLinear(nn.Linear):
         assert isinstance(linear, SelectedLinear)
         return linear
 
+    def plain(self) -> nn.Linear:
+        """Make it a plain linear layer again, which reads all that it is given, in place."""
+        del self.index
+        self.__class__ = nn.Linear  # type: ignore[assignment]  # what `of` did, undone
+        return self
+
     def forward(self, input: Tensor) -> Tensor:
         """The linear map of the selected features."""
         return F.linear(torch.index_select(input, -1, self.index), self.weight, self.bias)

@@ -42,13 +42,18 @@ def restrict(graph: Graph, kept: Mask) -> Graph:
         twin = next((k for k, n in enumerate(graph.nested) if _same(place, n)), None)
         units = left(place.units) if twin is None else nested[twin].units
         places.append(replace(place, units=units))
+    within = {k: (left(u), groups) for k, (u, groups) in graph.within_group.items()}
+    parameters = {k: tuple(left(u) for u in v) for k, v in graph.parameters.items()}
+    for name, (units, groups) in within.items():
+        rows, columns, *others = parameters[name]
+        parameters[name] = (rows, columns[: len(units) // groups], *others)
     return replace(
         graph,
         sites=sites,
-        parameters={k: tuple(left(u) for u in v) for k, v in graph.parameters.items()},
+        parameters=parameters,
         readers=[replace(r, units=left(r.units)) for r in graph.readers],
         blocks=[replace(b, units=left(b.units)) for b in graph.blocks],
-        within_group={k: (left(u), groups) for k, (u, groups) in graph.within_group.items()},
+        within_group=within,
         places=places,
         total=int(kept.sum()),
         widths={k: left(u) for k, u in graph.widths.items()},

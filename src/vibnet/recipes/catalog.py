@@ -91,7 +91,7 @@ _ALL = (
     ),
     Recipe(
         "rescnn-fashion",
-        "a small residual CNN on Fashion-MNIST",
+        "a small residual CNN on Fashion-MNIST, 80 weights wide at most",
         ResidualCNN,
         "fashion-mnist",
         Settings(batch=128, dense_epochs=15, gate_epochs=30, gamma=1e-5),

@@ -1,5 +1,6 @@
 """Image sets as training data: split, converted, augmented, in a fixed order."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +84,8 @@ class Images:
         """Augmented training batches; a function of the seed and the epoch."""
         images, labels = self._train
         order = sets.order(len(images), self.seed, epoch)
-        number = int.from_bytes(f"{self.seed}/{epoch}".encode(), "big") % 2**63
-        random = torch.Generator(self.device).manual_seed(number)
+        key = hashlib.sha256(f"augment {self.seed} {epoch}".encode()).digest()
+        random = torch.Generator(self.device).manual_seed(int.from_bytes(key[:7], "little"))
         for x, y in sets.batches(images, labels, self.batch, indices=order):
             yield self._augmented(x, random), y
 

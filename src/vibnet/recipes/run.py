@@ -96,6 +96,7 @@ def run(
     *,
     resume: bool = False,
     seconds: float = float("inf"),
+    save_every: float = 20.0,
     command: str = "",
     on_epoch: Callable[[Record], None] = lambda _record: None,
     on_warning: Callable[[str], None] = lambda _text: None,
@@ -107,6 +108,7 @@ def run(
         out: the folder; made if missing.
         resume: go on from the checkpoint there.
         seconds: stop, with a checkpoint, before this time is over.
+        save_every: seconds between checkpoints, at least.
         command: that repeats the run, for the record.
         on_epoch: called with every record.
         on_warning: called with what looks wrong.
@@ -124,12 +126,6 @@ def run(
             f"{folder} holds a run. Resume it, or name another folder: nothing is overwritten."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    warnings: list[str] = []
-
-    def warn(text: str) -> None:
-        warnings.append(text)
-        on_warning(text)
-
     fitted = fit(
         job.model,
         job.data,
@@ -139,10 +135,11 @@ def run(
         folder=folder,
         resume=resume,
         seconds=seconds,
+        save_every=save_every,
         on_epoch=on_epoch,
-        on_warning=warn,
+        on_warning=on_warning,
     )
-    body = _body(job, fitted) | {"warnings": warnings}
+    body = _body(job, fitted)
     if fitted.done and fitted.small is not None:
         save(fitted.small, folder / "model", fitted.report)
         body |= _results(job, fitted)
@@ -164,6 +161,7 @@ def _body(job: Job, fitted: Fit) -> dict[str, Any]:
         "metric": job.objective.name,
         "done": fitted.done,
         "history": [dataclasses.asdict(record) for record in fitted.history],
+        "warnings": fitted.warnings,
         "timing": {},
     }
 
@@ -179,8 +177,9 @@ def _results(job: Job, fitted: Fit) -> dict[str, Any]:
         for m in (fitted.dense, small)
     )
     ratio = ratios(after, before)
+    opened = list(job.data.test())
     test = {
-        name: validate(model, job.data.test(), job.objective)
+        name: validate(model, opened, job.objective)
         for name, model in (("dense", fitted.dense), ("small", small))
     }
     held = {

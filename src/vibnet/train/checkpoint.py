@@ -40,6 +40,8 @@ def save(folder: Path, number: int, tensors: dict[str, Tensor], body: dict[str, 
     for old in folder.glob("*.safetensors"):
         if old.stem not in numbers:
             old.unlink()
+    for old in folder.glob(".*"):
+        old.unlink()  # begun by a program that was stopped
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -54,7 +56,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
             body = json.loads(path.read_text())
             stated = body.pop("digest")
             content = path.with_suffix(".safetensors").read_bytes()
-        except (OSError, ValueError, AttributeError, KeyError):
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
             continue
         if digest(body) == stated and hashlib.sha256(content).hexdigest() == body["sha256"]:
             tensors = {k: v.clone() for k, v in load_tensors(content).items()}

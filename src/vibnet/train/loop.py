@@ -19,7 +19,7 @@ from vibnet.surgery.attach import penalty
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import Report, prune
 from vibnet.train import checkpoint, watch
-from vibnet.train.objective import Objective, classification, distilled
+from vibnet.train.objective import Function, Objective, classification, distilled, function
 from vibnet.train.phases import Record, State
 from vibnet.train.schedule import rate, rise
 
@@ -50,9 +50,10 @@ class Fit:
 
     Attributes:
         dense: the model after the dense phase.
-        gated: the model after the phase with gates, None where it was not reached.
+        gated: the model after the phase with gates; None before that phase and in fine-tuning.
         small: the model after the cut and fine-tuning, and `report` of the cut.
         history: a record per epoch.
+        warnings: what looked wrong.
         seconds: of this call.
         done: whether all phases are over, or the time was.
     """
@@ -62,6 +63,7 @@ class Fit:
     small: nn.Module | None
     report: Report | None
     history: list[Record]
+    warnings: list[str]
     seconds: float
     done: bool
 
@@ -69,7 +71,7 @@ class Fit:
 def fit(
     model: nn.Module,
     data: Data,
-    objective: Objective | None = None,
+    objective: Objective | Function | None = None,
     settings: Settings = Settings(),  # noqa: B008 - frozen
     *,
     options: Mapping[str, Any] | None = None,
@@ -87,7 +89,8 @@ def fit(
     Args:
         model: any module, on its device; a copy is trained.
         data: training and validation batches.
-        objective: loss and metric; classification by default.
+        objective: loss and metric, or a function of output and target that is the loss;
+            classification by default.
         settings: epochs, rates, gamma and the rest.
         options: of `vibnet.attach`.
         folder: for checkpoints; without it there are none.
@@ -103,12 +106,15 @@ def fit(
     Raises:
         TrainingError: the loss is not finite.
         NoSitesError: the model has nothing to gate.
-        ConfigError: the checkpoint was made with other settings.
+        ConfigError: the checkpoint was made with other settings; the folder holds checkpoints that
+            are not to be resumed; or `data.train` gives another number of batches than it says.
         ArtefactError: all checkpoints are damaged.
     """
     clock = _Clock(seconds, save_every)
     objective = objective or classification()
-    where = Path(folder) / "checkpoint" if folder is not None else None
+    if not isinstance(objective, Objective):
+        objective = function(objective)
+    where = _checkpoints(folder, resume)
     cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(cuda):
         torch.manual_seed(settings.seed)
@@ -127,6 +133,21 @@ def fit(
             if state.phase == state.last_phase:
                 return _result(state, clock, done=True)
             state.advance()
+
+
+def _checkpoints(folder: str | Path | None, resume: bool) -> Path | None:
+    """Where checkpoints go."""
+    if folder is None:
+        if resume:
+            raise ConfigError("fit: resume needs the folder that holds the checkpoints.")
+        return None
+    where = Path(folder) / "checkpoint"
+    if not resume and any(where.glob("*.json")):
+        raise ConfigError(
+            f"fit: {where} holds checkpoints. Resume them, or name another folder: nothing is "
+            f"overwritten."
+        )
+    return where
 
 
 class _Clock:
@@ -154,6 +175,7 @@ class _Clock:
 
 def _result(state: State, clock: _Clock, done: bool) -> Fit:
     small, report = None, state.report
+    state.put_modes_back()
     gated = state.result if isinstance(state.result, Gated) else None
     if gated is not None:
         if done:
@@ -161,7 +183,8 @@ def _result(state: State, clock: _Clock, done: bool) -> Fit:
     elif state.phase == "tune":
         small = state.result
     dense = state.dense if state.dense is not None else state.result
-    return Fit(dense, gated, small, report, state.history, clock.last - clock.begin, done)
+    seconds = clock.last - clock.begin
+    return Fit(dense, gated, small, report, state.history, state.warnings, seconds, done)
 
 
 def _phase(
@@ -170,8 +193,9 @@ def _phase(
     """The epochs that are left of a phase."""
     settings, model = state.settings, state.model
     if isinstance(model, Gated) and state.epoch == 0:
-        steps = max(1, state.epochs * data.steps // settings.accumulate)
+        steps = max(1, state.epochs * -(-data.steps // settings.accumulate))
         if text := watch.out_of_reach(model, settings, steps):
+            state.warnings.append(text)
             on_warning(text)
     while state.epoch < state.epochs:
         loss, nats = _epoch(state, data, objective)
@@ -190,27 +214,38 @@ def _epoch(state: State, data: Data, objective: Objective) -> tuple[float, float
     schedule = settings.gate_schedule if state.phase != "dense" else settings.dense_schedule
     loss_of = _loss(state, objective)
     device = next(model.parameters()).device.type
-    total, nats, batches = 0.0, 0.0, 0
+    total, nats, step, x = 0.0, 0.0, -1, None
+    where = f"{state.phase} epoch {state.epoch + 1}"
     for step, (x, y) in enumerate(data.train(len(state.history))):
+        if step >= data.steps:
+            raise ConfigError(f"fit: data.train gave more than the {data.steps} batches it states.")
         progress = (state.epoch + step / data.steps) / state.epochs
         for group in state.optimizer.param_groups:
             group["lr"] = group["base"] * rate(schedule, progress)
-        with torch.autocast(device, torch.bfloat16, enabled=settings.autocast == "bfloat16"):
+        automatic = torch.autocast(device, torch.bfloat16, enabled=bool(settings.autocast))
+        with automatic:
             loss = loss_of(x, call(model, x), y)
         price = penalty(model, 1.0) if gated else loss.new_zeros(())
         gamma = settings.gamma * rise(settings.gamma_rise, progress)
-        torch.autograd.backward((loss + gamma * price) / settings.accumulate)
-        now = float(loss.detach())
+        now = float((loss + gamma * price).detach())
         if not math.isfinite(now):
-            raise watch.diverged(
-                model, x, f"{state.phase} epoch {state.epoch + 1}, step {step + 1}"
-            )
+            with automatic:
+                raise watch.diverged(model, x, f"{where}, step {step + 1}")
+        first = step - step % settings.accumulate  # the batches that make one step
+        torch.autograd.backward(
+            (loss + gamma * price) / min(settings.accumulate, data.steps - first)
+        )
         if (step + 1) % settings.accumulate == 0 or step + 1 == data.steps:
             _step(state, settings.clip)
-        total, nats, batches = total + now, nats + float(price.detach()), batches + 1
-    if not batches:
-        raise ConfigError("fit: data.train gave no batch. Give at least one.")
-    return total / batches, nats / batches
+        total, nats = total + float(loss.detach()), nats + float(price.detach())
+    if step + 1 != data.steps or not data.steps:
+        raise ConfigError(
+            f"fit: data.train gave {step + 1} batches, but states {data.steps}. It must give as "
+            f"many as it states, at least one."
+        )
+    if not watch.finite(list(model.parameters())):
+        raise watch.diverged(model, x, f"{where}, after its last step")
+    return total / data.steps, nats / data.steps
 
 
 def _step(state: State, clip: float) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from vibnet.errors import ConfigError
 
@@ -59,13 +60,23 @@ def regression(variance: float = 1.0) -> Objective:
         _same_shape(output, target)
         given = torch.full_like(output, variance)
         nats = F.gaussian_nll_loss(output, target, given, full=True, eps=0.0, reduction="none")
-        return nats.flatten(1).sum(1).mean()
+        return nats.reshape(len(nats), -1).sum(1).mean()
 
     def metric(output: Tensor, target: Tensor) -> Tensor:
         _same_shape(output, target)
-        return (output - target).square().flatten(1).mean(1).double()
+        return (output - target).square().reshape(len(output), -1).mean(1).double()
 
     return Objective(loss, metric, "squared error")
+
+
+def function(loss: Function) -> Objective:
+    """Any loss of output and target, a mean over the batch; it is the metric too."""
+
+    def metric(output: Any, target: Any) -> Tensor:
+        examples = next(len(x) for x in tree_leaves(target) if isinstance(x, Tensor))
+        return loss(output, target).detach().double().expand(examples)
+
+    return Objective(loss, metric, "loss")
 
 
 def _same_shape(output: Tensor, target: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vibnet.config import Settings
 from vibnet.errors import ConfigError
 from vibnet.graph.prices import totals
+from vibnet.graph.sites import fingerprint
 from vibnet.surgery.attach import attach, parameter_groups
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.plan import Plan
@@ -63,8 +65,11 @@ class State:
     average: AveragedModel | None = None
     patience: Patience = field(init=False)
     history: list[Record] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.modes = {name: module.training for name, module in self.model.named_modules()}
+        self.source = fingerprint(self.model)
         self.patience = Patience(self.settings.patience, self.settings.margin)
         self._equip()
 
@@ -133,6 +138,9 @@ class State:
         if not isinstance(self.model, Gated):
             return False
         dead = self.patience.dead(self.model)
+        evaluated = self.result
+        assert isinstance(evaluated, Gated)
+        dead &= ~evaluated.kept()  # what a constraint keeps open in evaluation, stays
         before = {s.name: s.positions.tolist() for s in self.model.sites}
         gone = self._without(dead)
         if gone:
@@ -147,6 +155,15 @@ class State:
             assert isinstance(average, Gated)
             shrink(average, None, ~kept)
         return shrink(self.model, self.optimizer, ~kept)
+
+    def put_modes_back(self) -> None:
+        """Put the models that are handed out in the modes that the given model was in."""
+        for model in (self.result, *([self.dense] if self.dense is not None else [])):
+            inner = model.model if isinstance(model, Gated) else model
+            for module in model.modules():
+                module.training = self.modes[""]
+            for name, module in inner.named_modules():
+                module.training = self.modes.get(name, self.modes[""])
 
     def record(self, loss: float, nats: float, validation: float) -> Record:
         """Write the epoch down."""
@@ -180,7 +197,7 @@ class State:
         if isinstance(self.model, Gated):
             positions = {s.name: s.positions.tolist() for s in self.model.graph.sites}
         return {
-            "settings": dataclasses.asdict(self.settings),
+            "settings": self._asked(),
             "phase": self.phase,
             "epoch": self.epoch,
             "positions": positions,
@@ -188,15 +205,21 @@ class State:
             "plan": self.report.plan.to_json() if self.report else None,
             "difference": self.report.difference if self.report else None,
             "history": [dataclasses.asdict(r) for r in self.history],
+            "warnings": self.warnings,
         }
+
+    def _asked(self) -> dict[str, Any]:
+        """What must be the same when a run goes on."""
+        options = json.dumps(dict(self.options), sort_keys=True, default=str)
+        return {**dataclasses.asdict(self.settings), "options": options, "model": self.source}
 
     def restore(self, tensors: dict[str, Tensor], body: dict[str, Any]) -> None:
         """Become the state that was saved. The model must be as `fit` was first given it.
 
         Raises:
-            ConfigError: it was saved with other settings.
+            ConfigError: it was saved with other settings, other options or another model.
         """
-        now = dataclasses.asdict(self.settings)
+        now = self._asked()
         other = {k: v for k, v in body["settings"].items() if v != now.get(k)}
         if other:
             raise ConfigError(
@@ -217,6 +240,7 @@ class State:
         self._restore_optimizer(parts.get("optimizer", {}))
         self.epoch, self.patience.counts = body["epoch"], body["patience"]
         self.history = [Record(**r) for r in body["history"]]
+        self.warnings = list(body["warnings"])
         torch.set_rng_state(parts["random"]["cpu"])
         if "cuda" in parts["random"]:
             torch.cuda.set_rng_state(parts["random"]["cuda"])

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_leaves
 
 from vibnet.errors import ConfigError
 from vibnet.graph.constraints import Mask
@@ -35,8 +36,10 @@ def shrink(
         Whether a unit has gone.
 
     Raises:
-        ConfigError: a data-parallel wrapper, or an optimiser whose state has a shape that is not
-            that of its parameter. Nothing has changed.
+        ConfigError: a data-parallel wrapper, an optimiser whose state has a shape that is not that
+            of its parameter, or `dead` of another shape or type. Nothing has changed.
+        PlanError: the numbers in a buffer are others than when the model was looked at. Nothing
+            has changed.
     """
     for module in gated.modules():
         if isinstance(module, (DistributedDataParallel, nn.DataParallel)):
@@ -45,15 +48,33 @@ def shrink(
                 f"the old sizes. Shrink the gated model itself, and wrap it again."
             )
     owner = find(gated)
-    kept = owner.kept() if dead is None else owner.legal(~dead)
+    kept = owner.kept() if dead is None else owner.legal(~_gated_only(owner, dead))
     if kept.all():
         return False
     state = _smaller_state(owner, kept, optimizer) if optimizer is not None else {}
+    for name, buffer in owner.model.named_buffers():
+        sliced(buffer, name, owner.graph, kept)  # raises now rather than half way
     _cut_in_place(owner, kept)
     if optimizer is not None:
         for parameter, entries in state.items():
             optimizer.state[parameter].update(entries)
     return True
+
+
+def _gated_only(owner: Gated, dead: Mask) -> Mask:
+    """The dead units that have a gate."""
+    if not isinstance(dead, np.ndarray) or dead.dtype != np.bool_:
+        raise ConfigError(f"shrink: dead must be a numpy array of bool, got {dead!r}.")
+    if dead.shape != (owner.graph.total,):
+        raise ConfigError(
+            f"shrink: dead has shape {dead.shape}, but the model has {owner.graph.total} units. "
+            f"Give one number per unit of gated.graph."
+        )
+    with_gate = np.zeros_like(dead)
+    for site in owner.sites:
+        with_gate[site.units] = True
+    out: Mask = dead & with_gate
+    return out
 
 
 def _smaller_state(
@@ -69,17 +90,19 @@ def _smaller_state(
         for leaf, parameter in gate.named_parameters():
             entries = optimizer.state.get(parameter, {})
             _check(f"the gate {leaf} of {site.name}", parameter, entries)
-            out[parameter] = {k: v[stay] for k, v in entries.items() if _moves(v, parameter)}
+            if entries:
+                out[parameter] = {k: v[stay] for k, v in entries.items() if _moves(v, parameter)}
     for parameter, name in names.items():
         entries = optimizer.state.get(parameter, {})
         value = parameter.detach()
         if sliced(value, name, owner.graph, kept) is not value:
             _check(name, parameter, entries)
-            out[parameter] = {
-                k: sliced(v, name, owner.graph, kept)
-                for k, v in entries.items()
-                if _moves(v, parameter)
-            }
+            if entries:
+                out[parameter] = {
+                    k: sliced(v, name, owner.graph, kept)
+                    for k, v in entries.items()
+                    if _moves(v, parameter)
+                }
     return out
 
 
@@ -89,9 +112,12 @@ def _moves(value: object, parameter: nn.Parameter) -> bool:
 
 def _check(name: str, parameter: nn.Parameter, entries: dict[str, object]) -> None:
     for key, value in entries.items():
-        if isinstance(value, Tensor) and value.numel() > 1 and not _moves(value, parameter):
+        if _moves(value, parameter):
+            continue
+        odd = next((x for x in tree_leaves(value) if isinstance(x, Tensor) and x.numel() > 1), None)
+        if odd is not None:
             raise ConfigError(
-                f"shrink: the optimiser's {key!r} of {name} has shape {tuple(value.shape)}, the "
+                f"shrink: the optimiser's {key!r} of {name} has shape {tuple(odd.shape)}, the "
                 f"parameter {tuple(parameter.shape)}, so it is not known what to cut from it. Use "
                 f"an optimiser with state of the parameter's shape (SGD, Adam, AdamW), or train "
                 f"without shrinking."
@@ -111,15 +137,26 @@ def _cut_in_place(owner: Gated, kept: Mask) -> None:
         new = table[leaf]
         if new is not None and new is not old:
             if new.shape != old.shape:  # a tied one has been done under its first name
-                old.data = new.data
-                old.grad = None
+                _put(old, new.data)
             table[leaf] = old
     for site, gate in owner.all_gates():
         stay = torch.as_tensor(kept[site.units])
         for parameter in gate.parameters():
-            parameter.data = parameter.data[stay].clone()
-            parameter.grad = None
+            _put(parameter, parameter.data[stay].clone())
+    for parameter in owner.parameters():
+        parameter.grad = None
     owner.rewire(restrict(owner.graph, kept))
+
+
+def _put(parameter: nn.Parameter, value: Tensor) -> None:
+    """Give a parameter a value of another size.
+
+    Where a graph of the old size still lives, as behind a loss that somebody holds, its gradient
+    accumulator would be used again, and refuse: a change of type makes torch drop it.
+    """
+    parameter.grad = None
+    parameter.data = value.to(torch.float32 if value.dtype == torch.float16 else torch.float16)
+    parameter.data = value
 
 
 class Patience:

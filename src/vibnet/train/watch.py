@@ -1,5 +1,6 @@
 """What can be seen to go wrong: numbers that are not finite, gates that cannot close in time."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,42 +10,42 @@ from torch.utils._pytree import tree_leaves
 from vibnet.config import Settings
 from vibnet.errors import TrainingError
 from vibnet.graph.capture import arguments
-from vibnet.surgery.gated import Gated
+from vibnet.surgery.gated import Gated, Multiply
 from vibnet.train.schedule import rate
 
 
 def diverged(model: nn.Module, x: Any, where: str) -> TrainingError:
-    """The error for a loss that is not finite: it names the first place that is not.
+    """The error for a number that is not finite: it names the first place that is not.
 
     Args:
-        model: in the state that gave the loss.
+        model: in the state that gave the number.
         x: the inputs that gave it.
         where: phase, epoch and step.
     """
     return TrainingError(
-        f"the loss is not a finite number in {where}: {_culprit(model, x)}. Lower the learning "
+        f"training diverged in {where}: {_culprit(model, x)}. Lower the learning "
         f"rate, clip the gradient, or look at the data."
     )
 
 
-def _finite(value: Any) -> bool:
+def finite(value: Any) -> bool:
+    """Whether all numbers of all tensors in a tree are finite."""
     tensors = [x for x in tree_leaves(value) if isinstance(x, Tensor) and x.is_floating_point()]
     return all(bool(x.isfinite().all()) for x in tensors)
 
 
 def _culprit(model: nn.Module, x: Any) -> str:
-    if not _finite(x):
+    if not finite(x):
         return "the inputs are not finite"
     for name, parameter in model.named_parameters():
-        if not _finite(parameter):
+        if not finite(parameter):
             return f"the parameter {name} is not finite"
     found: list[str] = []
     handles = [
         module.register_forward_hook(
-            lambda _m, _i, out, name=name: None if found or _finite(out) else found.append(name)
+            lambda _m, _i, out, name=name: None if found or finite(out) else found.append(name)
         )
-        for name, module in model.named_modules()
-        if name
+        for name, module in _named(model)
     ]
     try:
         args, kwargs = arguments(x)
@@ -55,7 +56,19 @@ def _culprit(model: nn.Module, x: Any) -> str:
             handle.remove()
     if found:
         return f"the output of {found[0]} is the first that is not finite"
-    return "the model's outputs are finite, the loss of them is not"
+    return "the model's outputs are finite, the loss of them or the penalty is not"
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a model, by what its owner calls them."""
+    inner = model
+    if isinstance(model, Gated):
+        inner = model.model
+        for place in model.places:
+            assert isinstance(place, Multiply)
+            yield f"the gate at {place.at}", place
+    for name, module in inner.named_modules():
+        yield name or "the model itself", module
 
 
 def out_of_reach(gated: Gated, settings: Settings, steps: int) -> str:
