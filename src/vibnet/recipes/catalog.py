@@ -53,6 +53,10 @@ def _digits_cnn() -> nn.Module:
     return nn.Sequential(*block(1, 32), *block(32, 64), nn.MaxPool2d(2), *block(64, 64), *head)
 
 
+def _small_residual() -> nn.Module:
+    return ResidualCNN(width=8, blocks=(1, 1, 1))
+
+
 _ALL = (
     Recipe(
         "digits-mlp",
@@ -75,7 +79,7 @@ _ALL = (
         "LeNet-300-100 on MNIST, its pixels gated too",
         LeNet300100,
         "mnist",
-        Settings(dense_epochs=50, gate_epochs=300, gamma=5e-5, weight_decay=2e-4),
+        Settings(dense_epochs=50, gate_epochs=300, gamma=3.5e-5, weight_decay=2e-4),
         {"inputs": True, "weights": {"inputs": 4.0, "fc1": 4.0, "fc2": 2.0}},
     ),
     Recipe(
@@ -91,10 +95,10 @@ _ALL = (
     ),
     Recipe(
         "rescnn-fashion",
-        "a small residual CNN on Fashion-MNIST, 80 weights wide at most",
-        ResidualCNN,
+        "a small residual CNN on Fashion-MNIST",
+        _small_residual,
         "fashion-mnist",
-        Settings(batch=128, dense_epochs=15, gate_epochs=30, gamma=1e-5),
+        Settings(batch=128, dense_epochs=12, gate_epochs=24, gamma=1e-4),
         {"weights": "macs"},
         Preparation(crop=2, flip=True),
     ),
