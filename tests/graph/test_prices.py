@@ -1,10 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from vibnet import attach, measure, penalty
+from vibnet import attach, measure, penalty, prune
 from vibnet.errors import ConfigError
-from vibnet.graph.prices import PRICES
+from vibnet.graph.prices import PRICES, totals
+from vibnet.graph.probe import analyse
 from vibnet.information import from_authors_code
 from vibnet.zoo import VGG, LeNet5Caffe
 
@@ -111,3 +113,29 @@ def test_prices_by_name_and_by_number_can_be_mixed():
 def test_a_price_that_is_none_is_named(bad):
     with pytest.raises(ConfigError, match="weights must map gated sites to finite numbers"):
         lenet({"conv1": bad})
+
+
+def test_totals_are_what_a_cut_model_costs():
+    gated = lenet("uniform")
+    gated.gate("conv1").log_var.data[:5] = 5.0
+    gated.gate("fc1:features").log_var.data[::2] = 5.0
+    kept = gated.kept()
+    small, _ = prune(gated)
+    cost = measure(small, IMAGE)
+    assert totals(gated.graph, kept) == (cost.weights, cost.macs)
+
+
+def test_totals_of_a_grouped_convolution_count_each_group():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 3, groups=2), nn.Conv2d(6, 2, 1))
+    example = torch.zeros(2, 3, 6, 6)
+    gated = attach(model, example)
+    gated.gate("0").log_var.data[[0, 5]] = 5.0
+    gated.gate("1").log_var.data[[1, 4]] = 5.0
+    small, _ = prune(gated)
+    cost = measure(small, example)
+    assert totals(gated.graph, gated.kept()) == (cost.weights, cost.macs)
+
+
+def test_a_model_without_units_has_its_own_totals():
+    graph = analyse(nn.Linear(3, 2), torch.zeros(2, 3))
+    assert totals(graph, np.ones(0, dtype=bool)) == (6, 6)

@@ -46,11 +46,12 @@ def totals(graph: Graph, kept: Mask) -> tuple[int, int]:
         Dai et al. 2018, section 5: what r_W and FLOP count.
     """
     weights, macs = 0, 0.0
+    stays = np.append(kept, True)  # the last entry serves positions that are no unit
     for name, uses in graph.uses.items():
-        sizes = [int(np.where(u < 0, True, kept[u]).sum()) for u in graph.parameters[name]]
+        sizes = [int(stays[u].sum()) for u in graph.parameters[name]]
         if name in graph.within_group:
             units, groups = graph.within_group[name]
-            sizes[1] = int(np.where(units < 0, True, kept[units]).sum()) // groups
+            sizes[1] = int(stays[units].sum()) // groups
         weights += math.prod(sizes)
         macs += math.prod(sizes) * uses
     return weights, round(macs)

@@ -145,7 +145,7 @@ def run(
         body |= _results(job, fitted)
         body["timing"] |= _latencies(fitted, job.data.example)
     body["timing"]["seconds"] = fitted.seconds
-    body["host"] = host() | {"command": command}
+    body["host"] = host(job.model) | {"command": command}
     write(folder / "run.json", json.dumps(body, indent=1).encode())
     return body
 
@@ -191,6 +191,7 @@ def _results(job: Job, fitted: Fit) -> dict[str, Any]:
         "after": _numbers(after),
         "ratios": {"r_W": ratio.weights, "macs": ratio.macs, "r_N": ratio.neurons},
         "test": test,
+        "test_examples": sum(len(y) for _, y in opened),
         "validation": held,
         "sites": [
             {"name": n, "before": plan.sizes[n], "after": len(plan.kept[n]),
@@ -233,8 +234,9 @@ def fingerprint_of_weights(model: nn.Module) -> str:
     return sha.hexdigest()
 
 
-def host() -> dict[str, Any]:
-    """Where a run was made: versions, threads, device, commit."""
+def host(model: nn.Module) -> dict[str, Any]:
+    """Where a run was made: versions, threads, the device of the model, commit."""
+    device = next(model.parameters()).device
     try:
         own = version("vibnet")
     except PackageNotFoundError:
@@ -245,7 +247,7 @@ def host() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "flush_denormals": _flushes(),
         "commit": _commit(),
     }

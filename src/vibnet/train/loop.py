@@ -154,7 +154,8 @@ class _Clock:
     """When to save, and when to stop: before the next epoch would be too late."""
 
     def __init__(self, seconds: float, save_every: float) -> None:
-        self.begin = self.last = self.at_save = time.monotonic()
+        self.begin = self.last = time.monotonic()
+        self.at_save = -math.inf  # the first epoch is saved
         self.limit, self.save_every, self.longest = seconds, save_every, 0.0
 
     def tick(self) -> None:
