@@ -11,7 +11,7 @@ from networks import NETWORKS
 from random_networks import build, random_networks
 
 from vibnet.layers import SelectedLinear
-from vibnet.surgery.gated import is_ours
+from vibnet.surgery.multiply import is_ours
 from vibnet.zoo import VGG, LeNet5Caffe, LeNet300100, ResidualCNN
 
 # A transposed tie leaves no site that can be gated.

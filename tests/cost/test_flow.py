@@ -126,3 +126,25 @@ def test_measuring_leaves_the_model_untouched():
 def test_an_unknown_feature_names_the_linear_modules_there_are():
     with pytest.raises(ConfigError, match=r"names 'conv1', which is no linear.*fc1, fc2"):
         measure(LeNet5Caffe(), MNIST, features=["conv1"])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, (1, 3)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_multiply_adds_follow_the_stride(stride, transposed):
+    conv = (nn.ConvTranspose2d if transposed else nn.Conv2d)(4, 6, 3, stride=stride)
+    x = torch.zeros(2, 4, 9, 8)
+    assert measure(conv, x).macs == counted_one_by_one(conv, x)
+
+
+def test_a_computed_weight_that_is_repeated_without_a_copy_counts_once():
+    class Repeated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.ones(6, 1)), nn.Parameter(torch.ones(6, 1))
+
+        def forward(self, x):
+            return F.linear(x, (self.a + self.b).expand(6, 4))
+
+    cost = measure(Repeated(), torch.zeros(1, 4))
+    assert cost.weights == 6
+    assert cost.macs == 24

@@ -4,9 +4,10 @@ import pytest
 import torch
 from networks import NETWORKS
 from torch import nn
+from torch.nn.utils.prune import random_unstructured
 
-from vibnet.errors import CaptureError, ConfigError
-from vibnet.graph.capture import arguments, at_least_two, capture
+from vibnet.errors import CaptureError
+from vibnet.graph.capture import capture
 
 
 class Calls(nn.Module):
@@ -19,30 +20,6 @@ class Calls(nn.Module):
 
     def forward(self, *args, **kwargs):
         return self.function(self.linear, *args, **kwargs)
-
-
-def test_an_example_is_a_tensor_a_tuple_or_a_dict():
-    x, y = torch.ones(1), torch.zeros(2)
-    assert arguments(x) == ((x,), {})
-    assert arguments((x, y)) == ((x, y), {})
-    assert arguments([x, 3]) == ((x, 3), {})
-    assert arguments({"x": x, "flag": True}) == ((), {"x": x, "flag": True})
-
-
-@pytest.mark.parametrize("example", [None, 3, (), {}, "text", ({"a": 1},)])
-def test_an_example_without_a_tensor_is_refused(example):
-    with pytest.raises(ConfigError, match="at least one tensor"):
-        arguments(example)
-
-
-def test_a_batch_of_one_is_doubled_and_others_are_left():
-    one, two = torch.randn(1, 3), torch.randn(2, 3)
-    assert torch.equal(at_least_two(one), torch.cat([one, one]))
-    assert at_least_two(two) is two
-    doubled = at_least_two({"x": one, "scale": torch.tensor(2.0), "n": 1})
-    assert doubled["x"].shape == (2, 3)
-    assert doubled["scale"].ndim == 0
-    assert doubled["n"] == 1
 
 
 def test_calls_know_their_operator_module_and_line():
@@ -147,3 +124,61 @@ def test_the_model_keeps_its_state_hooks_and_modes():
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_line_is_the_callers_own_even_in_a_sequential():
+    trace = capture(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.randn(2, 3))[1]
+    here = test_a_line_is_the_callers_own_even_in_a_sequential.__code__.co_firstlineno
+    assert {c.line for c in trace.calls} == {f"test_capture.py:{here + 1}"}
+
+
+def test_a_batch_of_one_beside_a_single_number_is_doubled_alone():
+    def forward(linear, x, scale):
+        return linear(x) * float(scale.shape == (1,))
+
+    class Scaled(Calls):
+        def forward(self, x, scale):
+            if scale.shape != (1,):
+                raise ValueError("one number is wanted")
+            return self.linear(x) * scale
+
+    traces = capture(Scaled(forward), (torch.randn(1, 4), torch.ones(1)))
+    assert [tuple(x.shape) for x in traces[0].inputs] == [(2, 4), (1,)]
+    assert [tuple(x.shape) for x in traces[0].example] == [(2, 4), (1,)]
+
+
+@pytest.mark.parametrize("how", ["weight_norm", "prune"])
+def test_weights_that_a_hook_computes_are_named_with_the_remedy(how):
+    linear = nn.Linear(4, 2)
+    if how == "prune":
+        random_unstructured(linear, "weight", 0.5)
+    else:
+        with pytest.warns(FutureWarning):
+            torch.nn.utils.weight_norm(linear)
+    model = nn.Sequential(linear)
+    model(torch.randn(2, 4))
+    with pytest.raises(CaptureError, match=r"cannot be copied: 0.weight. .*parametrizations"):
+        capture(model, torch.randn(2, 4))
+
+
+RANDOM = {
+    "randn_like": lambda x: x + torch.randn_like(x),
+    "dropout": lambda x: nn.functional.dropout(x, 0.5),
+    "bernoulli": lambda x: x * torch.bernoulli(torch.full_like(x, 0.5)),
+    "rand": lambda x: x * torch.rand(x.shape),
+    "normal": lambda x: x * torch.empty_like(x).normal_(),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_numbers_in_evaluation_are_known(name):
+    evaluation = capture(Calls(lambda linear, x: RANDOM[name](linear(x))), torch.randn(3, 4))[1]
+    assert any(c.draws for c in evaluation.calls)
+
+
+def test_dropout_that_is_off_draws_nothing():
+    def forward(linear, x):
+        return nn.functional.rrelu(nn.functional.dropout(linear(x), 0.5, training=False))
+
+    evaluation = capture(Calls(forward), torch.randn(3, 4))[1]
+    assert not any(c.draws for c in evaluation.calls)

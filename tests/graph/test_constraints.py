@@ -156,3 +156,11 @@ def test_nesting_closes_no_more_than_it_must(problem):
 def test_broken_names_the_orphans():
     nesting = Nesting(np.array([2, 3]), np.array([0, 1]), np.arange(0))
     assert nesting.broken(np.array([False, True, True, True])).tolist() == [2]
+
+
+def test_a_parent_that_must_open_opens_its_best_child():
+    nesting = Nesting(np.arange(2, 8), np.array([0, 0, 1, 1, 1, 0]), np.arange(2))
+    wanted = np.array([True, False, True, True, False, False, False, False])
+    score = np.array([1.0, 1.0, 9.0, 8.0, 0.2, 0.7, 0.5, 7.0])
+    kept = legal(wanted, score, [np.arange(2), np.arange(2, 8)], [], 2, 1, nesting)
+    assert np.flatnonzero(kept).tolist() == [0, 1, 2, 3, 5]

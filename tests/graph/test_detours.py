@@ -8,6 +8,7 @@ from torch import nn
 from vibnet import attach, prune
 from vibnet.errors import FoldError, NoSitesError
 from vibnet.graph.detours import Detour
+from vibnet.graph.probe import analyse
 
 X = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -50,6 +51,53 @@ class Twice(nn.Module):
         return y + self.other(y)
 
 
+class Before(nn.Module):
+    """A scale and a shift that stand in front of what they meet."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.randn(6)), nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        return self.shift + self.scale * torch.tanh(x)
+
+
+class InTraining(nn.Module):
+    """A scale that only evaluation sees alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        y = torch.tanh(x) * self.scale
+        return y + torch.tanh(self.scale) if self.training else y
+
+
+class InEvaluation(nn.Module):
+    """A scale that training never sees, and evaluation sees twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        if self.training:
+            return torch.tanh(x)
+        return torch.tanh(x + torch.tanh(self.scale)) * self.scale
+
+
+class Temperature(nn.Module):
+    """One number for all units."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        return torch.tanh(x) * self.temperature
+
+
 def reader(gated, dim=1):
     return next(r for r in gated.graph.readers if r.parameter == "read.weight" and r.dim == dim)
 
@@ -65,6 +113,7 @@ def of(between):
     [
         (nn.BatchNorm1d(6), Detour((("between.weight", 0), ("between.bias", 0)))),
         (Scale(), Detour((("between.shift", 0), ("between.scale", 0)))),
+        (Before(), Detour((("between.shift", 0), ("between.scale", 0)))),
         (nn.Sequential(nn.Dropout(0.1)), Detour((("write.weight", 0), ("write.bias", 0)))),
     ],
 )
@@ -97,8 +146,48 @@ def test_the_writer_takes_positive_multipliers_through_a_relu():
 
 @pytest.mark.parametrize(
     "between",
-    [nn.Tanh(), nn.BatchNorm1d(6, affine=False), Scale(seen_elsewhere=True), Twice()],
+    [
+        *(nn.Tanh(), nn.BatchNorm1d(6, affine=False), Scale(seen_elsewhere=True), Twice()),
+        *(InTraining(), InEvaluation(), Temperature()),
+    ],
 )
 def test_without_such_a_place_the_site_has_no_gate(between):
     with pytest.raises(NoSitesError, match=r"write: .*read.weight is also used elsewhere"):
         attach(of(between), X, include=["write"])
+
+
+class Product(nn.Module):
+    """A product that keeps its units on both sides."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 6))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+class Square(nn.Module):
+    """What lies between is a product whose rows and columns are the same units."""
+
+    def __init__(self):
+        super().__init__()
+        self.write, self.out = nn.Linear(5, 6), nn.Linear(6, 2)
+        self.square, self.read = Product(), nn.Linear(6, 7, bias=False)
+
+    def forward(self, x):
+        h = self.write(x)
+        y = self.read(self.square(h))
+        return self.out(F.linear(torch.tanh(y), self.read.weight.t()) + h)
+
+
+def test_a_weight_that_holds_the_units_twice_takes_no_multipliers():
+    model = Square().double()
+    lively(model, X, 0)
+    graph = analyse(model, X)
+    rows, columns = graph.parameters["square.weight"]
+    assert rows.tolist() == columns.tolist() == graph.parameters["write.weight"][0].tolist()
+    read = next(r for r in graph.readers if r.parameter == "read.weight")
+    assert read.detour is None
+    with pytest.raises(NoSitesError, match=r"write: .*also used elsewhere"):
+        attach(model, X, include=["write"])

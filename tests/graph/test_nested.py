@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +7,12 @@ from torch import nn
 
 from vibnet import attach, plan, prune
 from vibnet.errors import NoSitesError, PlanError
+from vibnet.graph.cut import cut
 from vibnet.graph.nested import nesting
 from vibnet.graph.probe import analyse
 from vibnet.graph.sites import Request
 from vibnet.layers import SelectedLinear
+from vibnet.surgery.plan import mask, of_graph
 from vibnet.zoo import LeNet5Caffe, LeNet300100
 
 IMAGE = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -173,6 +177,16 @@ def test_a_plan_that_keeps_a_feature_of_a_closed_channel_is_refused():
         prune(model, wanted, SMALL)
 
 
+def test_a_feature_is_named_by_its_number_before_the_first_cut():
+    graph = analyse(Conv(), SMALL, Request(("fc",)))
+    later = {s.name: np.arange(s.size) + 1 for s in graph.sites}
+    graph.sites = [dataclasses.replace(s, original=later[s.name]) for s in graph.sites]
+    wanted = of_graph(graph, np.ones(graph.total, dtype=np.bool_))
+    wanted.kept["conv"] = wanted.kept["conv"][1:]
+    with pytest.raises(PlanError, match=r"keeps feature 1 of fc:features, but not the unit"):
+        mask(graph, wanted)
+
+
 class Permuted(nn.Module):
     def __init__(self):
         super().__init__()
@@ -194,6 +208,29 @@ class Doubled(nn.Module):
         return self.out(torch.relu(self.a(x)) @ self.a.weight)
 
 
+class Expanded(nn.Module):
+    """Two layers read the same three numbers twice over, side by side and one after another."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        a = self.a(x.view(-1, 1, 3).expand(-1, 2, 3).reshape(-1, 6))
+        return self.out(torch.relu(a + self.b(x.view(-1, 3, 1).expand(-1, 3, 2).reshape(-1, 6))))
+
+
+class Summed(nn.Module):
+    """Its layer's weight has a use that reads nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.out = nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.out(torch.relu(self.a(x))) + self.a.weight.sum()
+
+
 @pytest.mark.parametrize(
     ("model", "example", "options", "message"),
     [
@@ -203,9 +240,40 @@ class Doubled(nn.Module):
         (Conv, SMALL, {"inputs": True}, r"no linear layer of Conv reads its inputs"),
         (LeNet300100, IMAGE, {"inputs": True, "features": ["fc1"]}, r"inputs=True makes its site"),
         (Permuted, torch.ones(2, 2, 3), {"inputs": True}, r"a, b read .*different orders"),
+        (Expanded, torch.ones(2, 3), {"inputs": True}, r"a, b read .*different orders"),
+        (Summed, torch.ones(2, 6), {"features": ["a"]}, r"'a', whose own input .* another use"),
         (Doubled, torch.ones(2, 6), {"features": ["a"]}, r"'a', whose own input .* another use"),
     ],
 )
 def test_what_cannot_be_nested_is_refused_by_name(model, example, options, message):
     with pytest.raises(NoSitesError, match=message):
         attach(model(), example, **options)
+
+
+class Joined(nn.Module):
+    """One layer reads the channels of two convolutions, flattened."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.more = nn.Conv2d(1, 3, 2), nn.Conv2d(1, 2, 2)
+        self.fc, self.out = nn.Linear(20, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        h = torch.cat([self.conv(x), self.more(x)], 1)
+        return self.out(torch.relu(self.fc(torch.relu(h).flatten(1))))
+
+
+def test_features_of_several_writers_come_after_all_of_them_and_name_them():
+    graph = analyse(Joined(), SMALL, Request(features=("fc",)))
+    assert [s.name for s in graph.sites] == ["conv", "more", "fc:features", "fc"]
+    assert graph.sites[2].writers == ("conv", "more")
+
+
+def test_inputs_that_nothing_writes_are_all_there_for_a_cut():
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    graph = analyse(model, torch.ones(2, 6), Request(inputs=True))
+    kept = np.ones(graph.total, bool)
+    kept[next(s.units for s in graph.sites if s.name == "inputs")[[0, 3]]] = False
+    cut(model, graph, kept)
+    assert model[0].index.tolist() == [1, 2, 4, 5]
+    assert model[0].weight.shape == (4, 4)

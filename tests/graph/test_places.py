@@ -1,8 +1,11 @@
+import pytest
 import torch
 from networks import NETWORKS
 from torch import nn
 from torch.nn import functional as F
 
+from vibnet import attach
+from vibnet.errors import NoSitesError
 from vibnet.graph.probe import analyse
 
 X = torch.randn(3, 4)
@@ -70,3 +73,25 @@ def test_every_site_that_can_be_gated_has_a_place_with_its_units():
         for site in graph.sites:
             if not site.ungated:
                 assert set(site.units.tolist()) <= covered, (name, site.name)
+
+
+class ReadsAndPasses(nn.Module):
+    """Reads its input with a weight of its own and hands it on to a layer of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.inner = nn.Parameter(torch.randn(2, 6)), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return F.linear(x, self.w) + self.inner(torch.tanh(x))
+
+
+def test_a_module_that_uses_its_input_for_something_else_too_holds_no_gate():
+    model = nn.Sequential(nn.Linear(4, 6), ReadsAndPasses())
+    graph = analyse(model, X)
+    (site,) = graph.sites
+    assert [(p.module, p.argument) for p in graph.places] == [("1.inner", 0)]
+    assert "linear in 1 " in site.ungated or "mm in 1 " in site.ungated
+    assert "does not read its module's own input" in site.ungated
+    with pytest.raises(NoSitesError, match=r"0: .* does not read its module's own input"):
+        attach(model, X)

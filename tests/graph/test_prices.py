@@ -139,3 +139,46 @@ def test_totals_of_a_grouped_convolution_count_each_group():
 def test_a_model_without_units_has_its_own_totals():
     graph = analyse(nn.Linear(3, 2), torch.zeros(2, 3))
     assert totals(graph, np.ones(0, dtype=bool)) == (6, 6)
+
+
+class Strided(nn.Module):
+    """A map that is halved by a convolution and doubled again by a transposed one."""
+
+    def __init__(self, first=4, second=6):
+        super().__init__()
+        self.down = nn.Conv2d(1, first, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose2d(first, second, 2, stride=2)
+        self.out = nn.Conv2d(second, 2, 1)
+
+    def forward(self, x):
+        return self.out(torch.relu(self.up(torch.relu(self.down(x)))))
+
+
+class Shared(nn.Module):
+    """A layer that an example calls three times."""
+
+    def __init__(self, hidden=5):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, hidden), nn.Linear(hidden, 4)
+
+    def forward(self, x):
+        for _ in range(3):
+            x = self.b(torch.relu(self.a(x)))
+        return x
+
+
+@pytest.mark.parametrize(
+    ("whole", "smaller", "site", "example"),
+    [
+        (Strided(), Strided(first=3), "down", torch.zeros(2, 1, 8, 8)),
+        (Strided(), Strided(second=5), "up", torch.zeros(2, 1, 8, 8)),
+        (Shared(), Shared(4), "a", torch.zeros(2, 4)),
+        (Shared(), Shared(4), "a", torch.zeros(2, 7, 4)),
+    ],
+)
+def test_multiply_adds_of_a_unit_count_strides_and_calls(whole, smaller, site, example):
+    graph = analyse(whole, example)
+    costs = next(s.costs for s in graph.sites if s.name == site)
+    base = measure(whole, example).macs
+    assert costs["macs"] == base - measure(smaller, example).macs
+    assert totals(graph, np.ones(graph.total, dtype=bool))[1] == base

@@ -214,7 +214,7 @@ def test_a_trial_takes_a_third_of_every_block():
     engine.add_model(traces[0].model)
     engine.add(traces[0])
     graph = build(engine, traces[:1], model)
-    kept = Probe(model, IMAGES, engine, traces[:1], graph).step(graph.sites)
+    kept = Probe(model, engine, traces[:1], graph).step(graph.sites)
     first, second = (kept[s.units].reshape(8, -1).sum(axis=1) for s in graph.sites)
     assert first.tolist() == [3] * 8
     assert second.tolist() == [1] * 8
@@ -321,3 +321,55 @@ def test_adding_in_place_in_one_mode_is_another_way():
             return self.b(h)
 
     assert not _alike(*capture(Modes(), torch.randn(4, 4)))
+
+
+NUMBERS = {
+    "a root": lambda m, h: h / h.shape[1] ** 0.5,
+    "a layer's size": lambda m, h: h / m.b.in_channels,
+    "a length": lambda m, h: h * len(m.a.weight),
+    "a count": lambda m, h: h / h.numel(),
+    "a filled tensor": lambda m, h: h * torch.full((1,), h.shape[1]),
+    "a constant": lambda m, h: h * torch.tensor(float(h.shape[1])),
+    "a constant list": lambda m, h: h * torch.tensor([h.shape[1]], dtype=h.dtype),
+    "full_like": lambda m, h: h + torch.full_like(h, h.shape[1]),
+    "alpha": lambda m, h: h.add(h, alpha=h.shape[1]),
+    "a limit": lambda m, h: h.clamp(max=h.shape[1] / 10),
+    "padding": lambda m, h: nn.functional.pad(h, (1, 1), value=h.shape[1]),
+}
+
+
+class Numbers(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+        self.change = change
+
+    def forward(self, x):
+        return self.b(self.change(self, self.a(x)))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_depends_on_the_width_pins_it(name):
+    graph = analyse(Numbers(NUMBERS[name]), IMAGES)
+    assert graph.sites == []
+    reason = next(s.reason for s in graph.pinned if s.name == "a")
+    assert re.search(
+        r"computes with a number that depends on the width \(.*test_probe", reason
+    ) or ("test_probe.py" in reason and "after a trial cut" in reason), reason
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda m, h: h / h.shape[2] ** 0.5, lambda m, h: h * float("nan"), lambda m, h: h * 8],
+)
+def test_numbers_that_do_not_depend_on_the_width_are_left(change):
+    assert [s.name for s in analyse(Numbers(change), IMAGES).sites] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda m, h: h + torch.randn_like(h), lambda m, h: nn.functional.dropout(h, 0.5)]
+)
+def test_random_numbers_in_evaluation_pin_by_name(change):
+    graph = analyse(Numbers(change), IMAGES)
+    assert graph.sites == []
+    assert "draws random numbers for it in evaluation" in graph.pinned[0].reason

@@ -73,3 +73,34 @@ def test_a_trial_of_every_construct_has_the_labels_that_were_predicted(name):
     replay = Replay(engine, graph)
     whole = np.ones(graph.total, dtype=np.bool_)
     assert replay.complaint(0, traces[0], traces[0], whole) == ""
+
+
+PATHS = {
+    "reads the units another way": (
+        lambda x: x.softmax(2 if x.shape[1] == 8 else 1),
+        r"after a trial cut _softmax in the model itself \(test_replay\.py:\d+\) mixes it",
+    ),
+    "joins units that were apart": (
+        lambda x: with_itself_or_the_other(*x.chunk(2, 1)),
+        r"after a trial cut add in the model itself \(test_replay\.py:\d+\) joins units that were",
+    ),
+    "joins them through another tensor": (
+        lambda x: with_itself_or_what_the_other_met(*x.chunk(2, 1)),
+        "after a trial cut the model joins units that were apart",
+    ),
+}
+
+
+def with_itself_or_the_other(a, b):
+    return torch.cat([a + (a if len(a[0]) == 4 else b), b], 1)
+
+
+def with_itself_or_what_the_other_met(a, b):
+    zeros = a.new_zeros(a.shape)
+    return torch.cat([a + zeros, b + (b if len(a[0]) == 4 else zeros)], 1)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_width_that_decides_what_a_call_does_is_found_though_all_shapes_fit(name):
+    function, why = PATHS[name]
+    assert re.search(why, reason_of(function))

@@ -23,8 +23,18 @@ class Head(nn.Module):
 def test_a_site_that_an_unused_weight_could_read_is_left_alone_by_name():
     found = plan(Head(), X)
     assert list(found.kept) == ["b"]
-    assert "head.weight is never used with this example and could read it" in found.pinned["a"]
+    assert "head.weight is never used with this example and could meet it" in found.pinned["a"]
     assert "ignore=['head.weight']" in found.pinned["a"]
+
+
+def test_all_parameters_that_could_meet_it_are_named_at_once():
+    model = Head()
+    model.other = nn.Linear(6, 6)
+    reason = plan(model, X).pinned["a"]
+    names = ["head.weight", "other.bias", "other.weight"]
+    assert f"{', '.join(names)} are never used" in reason
+    assert f"pass ignore={names}" in reason
+    assert list(plan(model, X, ignore=names).kept) == ["a", "b"]
 
 
 def test_a_flattened_multiple_could_read_it_too():

@@ -1,5 +1,6 @@
 """Saved and loaded: the same small model, or an error that says what is wrong."""
 
+import copy
 import json
 import os
 import signal
@@ -16,8 +17,9 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 import vibnet
-from vibnet.errors import ArtefactError
+from vibnet.errors import ArtefactError, ConfigError
 from vibnet.layers import SelectedLinear
+from vibnet.surgery.plan import digest
 from vibnet.surgery.verify import answers, difference
 from vibnet.zoo import LeNet5Caffe
 
@@ -110,6 +112,212 @@ def test_a_harmed_folder_is_refused_and_the_model_stays_as_it_was(harm, message,
         vibnet.load(tmp_path, model)
     after = model.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+def three(width=6):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Linear(width, 2))
+
+
+def three_cut():
+    gated = vibnet.attach(three(), torch.randn(3, 4))
+    gated.gate("0").log_var.data[:2] = 5.0
+    return vibnet.prune(gated)
+
+
+def refused(folder, model, match):
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ArtefactError, match=match):
+        vibnet.load(folder, model)
+    after = model.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+@pytest.mark.parametrize("folder", [None, 3, b"out"])
+def test_a_folder_is_named_by_a_path(folder):
+    small, _ = three_cut()
+    with pytest.raises(ConfigError, match=r"save: the folder must be a path, got"):
+        vibnet.save(small, folder)
+    with pytest.raises(ConfigError, match=r"load: the folder must be a path, got"):
+        vibnet.load(folder, three())
+
+
+def test_a_file_is_no_folder(tmp_path):
+    small, _ = three_cut()
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for path in (file, file / "below"):
+        with pytest.raises(
+            ArtefactError, match=r"save: .* cannot be made a folder .* Name another"
+        ):
+            vibnet.save(small, path)
+    refused(
+        file, three(), r"load: .*/file holds no saved model, for it is a file\. Name the folder"
+    )
+    refused(file / "below", three(), r"there is no plan\.json in it")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", "{}", "[" * 100_000])
+def test_a_plan_file_of_something_else_is_refused(text, tmp_path):
+    (tmp_path / "plan.json").write_text(text)
+    refused(tmp_path, three(), r"plan\.json is not complete.* Save the model again")
+
+
+def test_a_plan_file_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "plan.json").mkdir()
+    refused(tmp_path, three(), r"plan\.json is not complete \(.*directory")
+
+
+def rewritten(folder, edit):
+    """A saved plan file that was edited and given a digest that fits."""
+    path = folder / "plan.json"
+    body = json.loads(path.read_text())
+    edit(body)
+    del body["digest"]
+    path.write_text(json.dumps({**body, "digest": digest(body)}))
+
+
+FIELDS = {
+    "plan": ([], "dict"),
+    "weights": (None, "str"),
+    "sha256": (3, "str"),
+    "aliases": ({"0.weight": 1}, r"str"),
+    "depthwise": ("0.weight", r"list\[str\]"),
+    "widths": ({"1": "4"}, "int"),
+    "selected": (["2", None], "str"),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_that_is_missing_or_of_the_wrong_type_is_named(name, tmp_path):
+    vibnet.save(three_cut()[0], tmp_path)
+    value, kind = FIELDS[name]
+    rewritten(tmp_path, lambda body: body.update({name: value}))
+    refused(
+        tmp_path, three(), rf"plan\.json: {name}\S* must be {kind}, got .* Save the model again"
+    )
+    rewritten(tmp_path, lambda body: body.pop(name))
+    refused(tmp_path, three(), rf"plan\.json: there must be {name}\. Save the model again")
+
+
+@pytest.mark.parametrize(
+    ("edit", "match"),
+    [
+        (lambda b: b.update(more=1), "there is no field 'more'"),
+        (lambda b: b["plan"].pop("kept"), r"plan\.json: the plan was altered"),
+        (lambda b: [b["plan"].pop(k) for k in ("kept", "digest")], "fields: there must be kept"),
+        (lambda b: b.update(plan={}), r"plan\.json: this is not a complete plan"),
+        (lambda b: b.update(weights="."), "cannot be read"),
+        (lambda b: b.update(weights="\0"), "cannot be read"),
+        (lambda b: b.update(selected=["nothing"]), "nothing is a NoneType, not a linear layer"),
+        (lambda b: b.update(aliases={"0.bias": "more"}), "do not have the names of the model's"),
+        (lambda b: b.update(aliases={"more": "0.bias"}), "do not have the names of the model's"),
+    ],
+)
+def test_a_plan_file_that_was_edited_with_care_is_refused(edit, match, tmp_path):
+    vibnet.save(three_cut()[0], tmp_path)
+    rewritten(tmp_path, edit)
+    refused(tmp_path, three(), match)
+
+
+def test_a_report_is_what_prune_returned(tmp_path):
+    small, _ = three_cut()
+    for report in ("x", "", small):
+        with pytest.raises(ConfigError, match=r"save: the report must be the one that .* returned"):
+            vibnet.save(small, tmp_path / "out", report)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (three, r"0\.weight is \(6, 4\), after the cut it was \(4, 4\) \(\d tensors differ\)"),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 4)),
+            r"1\.weight is missing, after .* \(7 tensors differ",
+        ),
+        (lambda: nn.Sequential(*three(4), nn.PReLU()), r"3\.weight is \(1,\), .* was missing"),
+    ],
+)
+def test_a_model_that_is_not_the_one_of_the_report_is_refused(make, match, tmp_path):
+    _, report = three_cut()
+    with pytest.raises(ArtefactError, match=match):
+        vibnet.save(make(), tmp_path / "out", report)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_small_model_that_was_changed_since_is_refused(tmp_path):
+    small, _ = three_cut()
+    small[2] = nn.Linear(4, 9)
+    with pytest.raises(
+        ArtefactError, match=r"2\.weight is \(9, 4\), after the cut it was \(2, 4\)"
+    ):
+        vibnet.save(small, tmp_path / "out")
+
+
+@pytest.mark.parametrize("convert", [nn.Module.half, nn.Module.double])
+def test_a_model_of_another_type_is_still_the_one_of_the_report(convert, tmp_path):
+    small, report = three_cut()
+    convert(small)
+    vibnet.save(small, tmp_path / "a")
+    vibnet.save(copy.deepcopy(small), tmp_path / "b", report)
+    for folder in ("a", "b"):
+        loaded = vibnet.load(tmp_path / folder, three())
+        assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in small.state_dict().items())
+        assert loaded[0].weight.dtype == small[0].weight.dtype
+
+
+def test_a_model_on_the_meta_device_comes_to_the_cpu(tmp_path):
+    x = torch.randn(3, 4)
+    small, _ = three_cut()
+    vibnet.save(small, tmp_path)
+    loaded = vibnet.load(tmp_path, three().to("meta"))
+    assert {v.device.type for v in loaded.state_dict().values()} == {"cpu"}
+    assert torch.equal(loaded.eval()(x), small.eval()(x))
+
+
+def test_single_features_come_back_on_the_meta_device(tmp_path):
+    image = torch.randn(2, 1, 28, 28)
+    gated = vibnet.attach(LeNet5Caffe(), image, features=["fc1"])
+    gated.gate("fc1:features").log_var.data[::3] = 5.0
+    small, _ = vibnet.prune(gated)
+    vibnet.save(small, tmp_path)
+    loaded = vibnet.load(tmp_path, LeNet5Caffe().to("meta"))
+    assert torch.equal(loaded(image), small(image))
+
+
+class Extras(nn.Module):
+    """It holds tensors that its state does not name."""
+
+    def __init__(self, buffer=True):
+        super().__init__()
+        self.layers = three()
+        if buffer:
+            self.register_buffer("scale", torch.ones(2), persistent=False)
+        else:
+            self.scale = torch.ones(2)
+
+    def forward(self, x):
+        return self.layers(x) * self.scale
+
+
+@pytest.mark.parametrize("buffer", [True, False])
+def test_what_would_stay_on_the_meta_device_is_named(buffer, tmp_path):
+    gated = vibnet.attach(Extras(buffer), torch.randn(3, 4))
+    gated.gate("layers.0").log_var.data[:2] = 5.0
+    vibnet.save(vibnet.prune(gated)[0], tmp_path)
+    model = Extras(buffer).to("meta")
+    model.scale = model.scale.to("meta")
+    with pytest.raises(
+        ArtefactError, match=r"Extras is on the meta .* not saved: scale\. Make the"
+    ):
+        vibnet.load(tmp_path, model)
+    assert model.layers[0].weight.is_meta
+    assert model.layers[0].weight.shape == (6, 4)
+    model.scale = torch.ones(2)
+    assert vibnet.load(tmp_path, model).layers[0].weight.shape == (4, 4)
 
 
 def test_another_model_is_refused(tmp_path):

@@ -60,10 +60,53 @@ def test_truncated_json_is_refused(share):
         Plan.from_json(text[: int(share * len(text))])
 
 
-@pytest.mark.parametrize("text", ["{}", "3", '"text"'])
+@pytest.mark.parametrize("text", ["{}", "3", "[]", "null", '"text"', '{"schema": 1}'])
 def test_json_of_something_else_is_refused(text):
-    with pytest.raises(PlanError, match=r"not a complete plan|is a"):
+    with pytest.raises(PlanError, match=r"not a complete plan, a dict with schema and version: "):
         Plan.from_json(text)
+
+
+@pytest.mark.parametrize("text", [None, 3, b"\xff", "[" * 100_000])
+def test_what_is_no_json_is_refused(text):
+    with pytest.raises(PlanError, match=r"not a complete plan \("):
+        Plan.from_json(text)
+
+
+def without_digest(**changes):
+    body = json.loads(plan(three(), X).to_json())
+    del body["digest"]
+    return {**body, **changes}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("source", 3, "source must be str, got 3"),
+        ("kept", [], r"kept must be dict\[str, list\[int\]\], got \[\]"),
+        ("kept", {"0": [0, 1.5]}, r"kept\['0'\]\[1\] must be int, got 1.5"),
+        ("sizes", {"0": True}, r"sizes\['0'\] must be int, got True"),
+        ("writers", {"0": "abc"}, r"writers\['0'\] must be tuple\[str, ...\], got 'abc'"),
+        ("readers", {"0": [1]}, r"readers\['0'\]\[0\] must be str, got 1"),
+        ("pinned", {"4": None}, r"pinned\['4'\] must be str, got None"),
+        ("ungated", None, r"ungated must be dict\[str, str\], got None"),
+        ("unused", "weight", r"unused must be tuple\[str, ...\], got 'weight'"),
+        ("features", {"a": 1}, r"features must be tuple\[str, ...\], got \{'a': 1\}"),
+        ("inputs", 1, "inputs must be bool, got 1"),
+        ("ignore", [None], r"ignore\[0\] must be str, got None"),
+        ("extra", 1, "there is no field 'extra'"),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_named(name, value, match):
+    with pytest.raises(PlanError, match=f"this plan has wrong fields: {match}"):
+        Plan.from_json(json.dumps(without_digest(**{name: value})))
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Plan)])
+def test_a_missing_field_is_named(name):
+    body = without_digest()
+    del body[name]
+    with pytest.raises(PlanError, match=f"wrong fields: there must be {name}"):
+        Plan.from_json(json.dumps(body))
 
 
 def test_altered_json_is_refused():
@@ -94,8 +137,14 @@ def test_a_plan_of_another_model_is_refused():
         ({"0": [0, 6]}, "which has units 0 to 5"),
         ({"0": [-1]}, "which has units 0 to 5"),
         ({"0": [1, 1]}, "Name each kept unit once"),
-        ({"0": [0.5]}, "which has units 0 to 5"),
-        ({"0": [True]}, "which has units 0 to 5"),
+        ({"0": [10**30]}, "which has units 0 to 5"),
+        ({"0": [0.5]}, r"kept\['0'\]\[0\] must be int, got 0.5"),
+        ({"0": [0, True]}, r"kept\['0'\]\[1\] must be int, got True"),
+        ({"0": [[0]]}, r"kept\['0'\]\[0\] must be int, got \[0\]"),
+        ({"0": ["0"]}, r"kept\['0'\]\[0\] must be int, got '0'"),
+        ({"0": "0"}, r"kept\['0'\] must be list\[int\], got '0'"),
+        ({"0": None}, r"kept\['0'\] must be list\[int\], got None"),
+        ({"0": 3}, r"kept\['0'\] must be list\[int\], got 3"),
         ({"0": []}, "keeps no unit of 0. Keep at least one"),
     ],
 )
@@ -120,8 +169,13 @@ def test_a_plan_that_leaves_groups_unequal_is_refused():
 def test_sites_that_a_plan_leaves_out_stay_whole():
     model = three()
     made = plan(model, X)
-    small, _ = prune(model, dataclasses.replace(made, kept={"2": [0]}), X)
+    partial = dataclasses.replace(made, kept={"2": [0]})
+    small, _ = prune(model, partial, X)
     assert (small[0].out_features, small[2].out_features) == (6, 1)
+    assert [line.split()[:3] for line in str(partial).splitlines()[1:3]] == [
+        ["0", "6", "6"],
+        ["2", "1", "5"],
+    ]
 
 
 def test_a_plan_is_a_table_one_can_read():
@@ -130,6 +184,11 @@ def test_a_plan_is_a_table_one_can_read():
     assert lines[1].split() == ["0", "2", "6", "0", "->", "2"]
     assert "4" in lines[3]
     assert "whole: it is an output of the model" in lines[3]
+
+
+def test_a_plan_that_leaves_out_who_writes_can_still_be_read():
+    made = dataclasses.replace(plan(three(), X), writers={}, readers={})
+    assert str(made).splitlines()[1].split() == ["0", "6", "6", "->"]
 
 
 def test_weights_the_example_never_uses_are_listed():

@@ -1,6 +1,6 @@
 import copy
 import dataclasses
-import math
+import sys
 
 import pytest
 import torch
@@ -12,7 +12,9 @@ from vibnet import attach, plan, prune
 from vibnet.errors import VerificationError
 from vibnet.graph.rules import TABLE
 from vibnet.surgery import verify
-from vibnet.surgery.verify import answers, difference
+from vibnet.surgery.verify import answers, difference, reference, shuffled
+
+pruning = sys.modules["vibnet.surgery.prune"]  # the function has the module's name
 
 
 def three():
@@ -70,7 +72,17 @@ def test_differences_are_parts_of_the_largest_output():
     assert difference(a, b) == 0.25
     assert difference(a, a) == 0
     assert difference(a, [torch.zeros(3)]) == float("inf")
-    assert math.isnan(difference(a, [torch.tensor([float("nan"), 0.0])]))
+    assert difference(a, [torch.tensor([float("nan"), 0.0])]) == float("inf")
+    assert difference([], []) == 0
+
+
+def test_the_same_infinity_and_no_number_twice_are_no_difference():
+    odd = torch.tensor([float("inf"), float("-inf"), float("nan"), 2.0])
+    assert difference([odd], [odd.clone()]) == 0
+    assert (
+        difference([odd], [torch.tensor([float("inf"), float("-inf"), float("nan"), 1.0])]) == 0.5
+    )
+    assert difference([odd], [-odd]) == float("inf")
 
 
 def test_answers_are_those_in_evaluation_and_leave_the_model_alone():
@@ -113,12 +125,168 @@ def test_a_model_too_large_for_float64_is_compared_in_its_own_type(monkeypatch):
     close_units(gated, 0.5, 0)
     _, report = prune(gated)
     assert 0 <= report.difference < 1e-5
-    monkeypatch.setattr(verify, "difference", lambda *_: 1e-3)
-    with pytest.raises(VerificationError, match=r"1.0e-03 of their scale"):
+    wrong_after_the_cut(monkeypatch, 1e-3)
+    with pytest.raises(VerificationError, match=r"outputs moved by .* of their scale"):
         prune(gated)
 
 
-def test_a_difference_that_is_no_number_is_refused(monkeypatch):
-    monkeypatch.setattr(verify, "difference", lambda *_: float("nan"))
-    with pytest.raises(VerificationError, match="moved by nan"):
+def wrong_after_the_cut(monkeypatch, step):
+    """The small model's last bias is off by this."""
+    right = pruning._cut
+
+    def wrong(*args):
+        small, tensors = right(*args)
+        with torch.no_grad():
+            list(small.parameters())[-1][-1] += step
+        return small, tensors
+
+    monkeypatch.setattr(pruning, "_cut", wrong)
+
+
+def wrong_in_float64(monkeypatch, step):
+    """The last bias of the float64 copy that is cut is off by this."""
+    right = verify.cut
+
+    def wrong(model, *args):
+        out = right(model, *args)
+        with torch.no_grad():
+            list(model.parameters())[-1][-1] += step
+        return out
+
+    monkeypatch.setattr(verify, "cut", wrong)
+
+
+def test_an_answer_that_is_no_number_is_refused(monkeypatch):
+    wrong_after_the_cut(monkeypatch, float("nan"))
+    with pytest.raises(VerificationError, match="moved by inf"):
         prune(closed(three(), X))
+
+
+class Masked(nn.Module):
+    """Logits of which one is masked, by filling or by adding."""
+
+    def __init__(self, value, fill):
+        super().__init__()
+        self.body, self.value, self.fill = three(), value, fill
+
+    def forward(self, x):
+        y = self.body(x)
+        at = torch.tensor([True, False])
+        if self.fill:
+            return y.masked_fill(at, self.value)
+        return y + torch.where(at, self.value, 0.0)
+
+
+@pytest.mark.parametrize("value", [-1e9, torch.finfo(torch.float32).min, -float("inf")])
+@pytest.mark.parametrize("fill", [True, False])
+def test_masked_answers_do_not_hide_the_others(monkeypatch, value, fill):
+    gated = attach(Masked(value, fill), X)
+    close_units(gated, 0.5, 0)
+    assert prune(gated)[1].difference < 1e-10
+    wrong_in_float64(monkeypatch, 1e-8)
+    with pytest.raises(VerificationError, match="answers differently"):
+        prune(gated)
+
+
+@pytest.mark.parametrize("step", [1e-11, 1e-8, 1e-5])
+def test_what_rounding_does_not_explain_is_refused(monkeypatch, step):
+    gated = attach(three(), X)
+    close_units(gated, 0.5, 0)
+    wrong_in_float64(monkeypatch, step)
+    with pytest.raises(VerificationError, match="rounding explains"):
+        prune(gated)
+
+
+class Upcast(nn.Module):
+    """Computes in float32 inside, whatever the type outside."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 40), nn.Linear(40, 3)
+
+    def forward(self, x):
+        h = self.a(x).relu()
+        y = h.float() / (h.float().square().mean(0, keepdim=True) + 1).sqrt()
+        return self.b(y.to(x.dtype))
+
+
+def test_a_model_that_rounds_to_float32_inside_is_verified():
+    torch.manual_seed(0)
+    gated = attach(Upcast(), X)
+    close_units(gated, 0.5, 0)
+    assert prune(gated)[1].difference < 1e-5
+
+
+def test_answers_that_are_the_same_for_every_input_verify_nothing():
+    model = three()
+    nn.init.zeros_(model[4].weight)
+    gated = attach(model, X)
+    close_units(gated, 0.5, 0)
+    small, report = prune(gated)
+    assert report.difference is None
+    assert "not verified" in str(report)
+    assert sum(p.numel() for p in small.parameters()) == report.weights[1]
+
+
+def test_an_example_of_zeros_is_not_all_that_is_compared(monkeypatch):
+    class Gain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6, bias=False), nn.Linear(6, 2, bias=False)
+
+        def forward(self, x):
+            return self.b(self.a(x))
+
+    gated = attach(Gain(), torch.zeros(3, 4))
+    close_units(gated, 0.5, 0)
+    assert prune(gated)[1].difference < 1e-10
+    right = verify.cut
+    monkeypatch.setattr(verify, "cut", lambda m, *a: (right(m, *a), m.b.weight.data.mul_(1.001)))
+    with pytest.raises(VerificationError, match="answers differently"):
+        prune(gated)
+
+
+def test_other_inputs_have_the_same_numbers():
+    x, constant = torch.arange(12.0).reshape(3, 4), torch.ones(2, 3)
+    flags, one, numbers = torch.tensor([True, False]), torch.tensor(3.0), torch.arange(5)
+    found = shuffled({"x": x, "c": constant, "f": flags, "one": one, "n": numbers, "k": 3})
+    assert sorted(found["x"].flatten().tolist()) == x.flatten().tolist()
+    assert not torch.equal(found["x"], x)
+    assert sorted(found["n"].tolist()) == [0, 1, 2, 3, 4]
+    assert len(found["c"].unique()) == 6
+    assert found["f"] is flags
+    assert found["one"] is one
+    assert found["k"] == 3
+    assert shuffled((torch.zeros(3, dtype=torch.int64), one)) is None
+
+
+def test_a_model_that_takes_no_other_input_is_compared_on_the_example():
+    class Picky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = three()
+
+        def forward(self, x):
+            if not torch.equal(x.detach().float(), X.to(x.device)):
+                raise ValueError("only the one")
+            return self.body(x)
+
+    inputs, exact, noise = reference(Picky(), X, torch.float64)
+    assert len(inputs) == len(exact) == len(noise) == 1
+
+
+def test_a_forward_that_writes_into_its_input_leaves_the_callers_alone():
+    class Writes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = three()
+
+        def forward(self, x):
+            return self.body(x.add_(1))
+
+    x = X.double()
+    before = x.clone()
+    gated = attach(Writes().double(), x)
+    close_units(gated, 0.5, 0)
+    assert prune(gated, example=x)[1].difference < 1e-10
+    assert torch.equal(x, before)

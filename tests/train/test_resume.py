@@ -75,10 +75,10 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_and_no_digit(tmp_path):
 
 
 @pytest.mark.parametrize("every", [0.0, 1e9])
-def test_checkpoints_are_written_when_due_and_at_the_end(tmp_path, monkeypatch, every):
+def test_checkpoints_are_written_first_when_due_and_at_the_end(tmp_path, monkeypatch, every):
     numbers, real = [], loop.checkpoint.save
     monkeypatch.setattr(
         loop.checkpoint, "save", lambda f, n, *rest: (numbers.append(n), real(f, n, *rest))
     )
     fit(mlp(), Toy(), None, SHORT, folder=tmp_path, save_every=every)
-    assert numbers == (list(range(1, 10)) if every == 0 else [9])
+    assert numbers == (list(range(1, 10)) if every == 0 else [1, 9])

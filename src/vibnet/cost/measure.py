@@ -9,6 +9,7 @@ from torch import nn
 from vibnet.cost.flow import Flow, count, peak
 from vibnet.cost.time import latency as seconds
 from vibnet.errors import ConfigError
+from vibnet.graph import checks
 from vibnet.graph.capture import capture
 
 
@@ -93,10 +94,14 @@ def measure(
         latency: Take the time as well.
 
     Raises:
-        ConfigError: A name in ``features`` is not that of a linear module.
+        ConfigError: No module, a name in ``features`` that is not that of a linear module, or
+            ``inputs`` or ``latency`` neither True nor False.
         CaptureError: The model does not run on the example.
     """
-    declared = _declared(model, [features] if isinstance(features, str) else [*features])
+    checks.module("measure", model)
+    for name, value in (("inputs", inputs), ("latency", latency)):
+        checks.flag(f"measure: {name}", value)
+    declared = _declared(model, checks.names("measure: features", features))
     trace = capture(model, example)[1]
     flow = Flow(trace)
     for call in trace.calls:

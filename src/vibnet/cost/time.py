@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from vibnet.cost.tensors import batch_of, tensors
 from vibnet.errors import ConfigError
-from vibnet.graph.capture import arguments
+from vibnet.graph.example import arguments
 
 
 def latency(

@@ -1,10 +1,11 @@
 """One forward of a model, seen as aten calls with their module and source line."""
 
+import contextlib
 import gc
 import logging
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,11 +18,24 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from vibnet.errors import CaptureError, ConfigError
+from vibnet.errors import CaptureError
+from vibnet.graph.example import arguments, shapes, tensors, ways
 from vibnet.graph.shadow import shadow
 
-INTERNAL = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+INTERNAL = (
+    *(str(Path(torch.__file__).parent), str(Path(__file__).parents[1])),
+    str(contextlib.__file__),  # what decorates a function is no line of the caller's
+)
 DEVICE = torch.ops.prim.device.default
+VALUES = {  # the argument that is a value, of operators that also take sizes
+    **{"full": 1, "new_full": 2, "full_like": 1, "fill": 1, "scalar_tensor": 0},
+    **{"constant_pad_nd": 2, "lift_fresh": 0, "lift_fresh_copy": 0},
+}
+RANDOM = {
+    *("rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm"),
+    *("bernoulli", "normal", "uniform", "exponential", "poisson", "multinomial", "random"),
+    *("native_dropout", "dropout", "alpha_dropout", "feature_dropout", "geometric", "log_normal"),
+}
 QUERIES = {"device", "sym_size", "sym_stride", "is_contiguous", "layout", "stride", "size"}
 
 
@@ -50,17 +64,38 @@ class Call:
             return [self.out]
         return [x for x in tree_leaves(self.out) if isinstance(x, Tensor)]
 
+    @cached_property
+    def numbers(self) -> list[Any]:
+        """The numbers that it computes with; not those that are sizes, dimensions or positions."""
+        leaves = [*self.args, *self.kwargs.values()]
+        value = VALUES.get(self.op.removesuffix("_"))
+        if value is not None and not self.pointwise:
+            return leaves[value : value + 1]
+        kinds = (float, int, complex) if self.pointwise else (float, complex)
+        return [x for x in leaves if isinstance(x, kinds)]
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers, as many as its result is wide."""
+        name = self.op.removesuffix("_").removesuffix("_functional")
+        return name in RANDOM and not (name.endswith("dropout") and False in self.args[1:3])
+
     def __str__(self) -> str:
         return f"{self.op} in {self.module or 'the model itself'} ({self.line})"
 
 
 @dataclass
 class ModuleCall:
-    """One call of a module: its dotted name, positional tensor inputs, and output."""
+    """One call of a module: its dotted name, positional and keyword inputs, and output."""
 
     name: str
     inputs: tuple[Any, ...]
+    named: dict[str, Any] = field(default_factory=dict)
     output: Any = None
+
+    def once(self, x: Tensor) -> bool:
+        """Whether a tensor is given to the module in one place only."""
+        return sum(leaf is x for leaf in tree_leaves((self.inputs, self.named))) == 1
 
 
 @dataclass
@@ -69,28 +104,13 @@ class Trace:
 
     training: bool
     model: nn.Module
+    example: Any = None
     inputs: list[Tensor] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     modules: list[ModuleCall] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     state: dict[int, str] = field(default_factory=dict)
     failed: tuple[Exception, Call] | None = None
-
-
-def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """An example as positional and keyword arguments: a tensor, a tuple of them, or a dict."""
-    if isinstance(example, Mapping):
-        args, kwargs = (), dict(example)
-    else:
-        args = tuple(example) if isinstance(example, (tuple, list)) else (example,)
-        kwargs = {}
-    if not any(isinstance(leaf, Tensor) for leaf in tree_leaves((args, kwargs))):
-        raise ConfigError(
-            f"example must hold at least one tensor (a tensor, a tuple of arguments or a dict of "
-            f"keyword arguments), got {type(example).__name__}. Pass what you would pass to the "
-            f"model."
-        )
-    return args, kwargs
 
 
 def _source_line() -> str:
@@ -130,8 +150,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         return Call(name, pointwise, args, kwargs, out, stack, module, line)
 
     def enter(self, name: str) -> Any:
-        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            self.trace.modules.append(ModuleCall(name, args))
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.trace.modules.append(ModuleCall(name, args, kwargs))
             self.stack.append(len(self.trace.modules) - 1)
 
         return hook
@@ -171,17 +191,6 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def at_least_two(example: Any) -> Any:
-    """The example with a batch of two where it has one: a batch of one hides its axis."""
-    leaves = [x for x in tree_leaves(arguments(example)) if isinstance(x, Tensor) and x.ndim]
-    if not leaves or leaves[0].shape[0] != 1:
-        return example
-    twice = lambda x: (  # noqa: E731 - used once, in place
-        torch.cat([x, x]) if isinstance(x, Tensor) and x.ndim and x.shape[0] == 1 else x
-    )
-    return tree_map(twice, example)
-
-
 @uncollected()
 def run(
     model: nn.Module,
@@ -198,6 +207,7 @@ def run(
     fake = (lambda x: mode.from_tensor(x) if isinstance(x, Tensor) else x) if mode else _clone
     args, kwargs = tree_map(fake, arguments(example))
     trace = into or Trace(training, model)
+    trace.example = example
     recorder = _Recorder(trace)
     trace.inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     for name, value in (
@@ -207,7 +217,7 @@ def run(
         trace.state.setdefault(id(value), name)
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            first = module.register_forward_pre_hook(recorder.enter(name))
+            first = module.register_forward_pre_hook(recorder.enter(name), with_kwargs=True)
             last = module.register_forward_hook(recorder.leave)
             stack.callback(first.remove)
             stack.callback(last.remove)
@@ -216,26 +226,12 @@ def run(
             stack.enter_context(mode)
         stack.enter_context(recorder)
         output = model(*args, **kwargs)
-    trace.outputs = list(_tensors(output))
+    trace.outputs = list(tensors(output))
     return trace
 
 
 def _clone(x: Any) -> Any:
     return x.detach().clone() if isinstance(x, Tensor) else x
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    values = output.to_tuple() if hasattr(output, "to_tuple") else output
-    if hasattr(values, "__dataclass_fields__"):
-        values = {name: getattr(values, name) for name in values.__dataclass_fields__}
-    for leaf in tree_leaves(values):
-        if isinstance(leaf, Tensor):
-            yield leaf
-        elif not isinstance(leaf, (int, float, str, bool, type(None))):
-            raise CaptureError(
-                f"the model's output holds a {type(leaf).__name__}, which cannot be followed. "
-                f"Return tensors in tuples, lists, dicts or dataclasses."
-            )
 
 
 @uncollected()
@@ -245,10 +241,9 @@ def capture(model: nn.Module, example: Any) -> list[Trace]:
     Raises:
         CaptureError: the model does not run on the example.
     """
-    doubled = at_least_two(example)
     failure: Exception | None = None
     for fake in (True, False):
-        for inputs in (doubled,) if doubled is example else (doubled, example):
+        for inputs in ways(example):
             try:
                 traces = []
                 for training in (True, False):
@@ -264,11 +259,24 @@ def capture(model: nn.Module, example: Any) -> list[Trace]:
                 raise
             except Exception as error:
                 failure = failure or error
+    if computed := _computed(model):
+        raise CaptureError(
+            f"{type(model).__name__} holds tensors that are computed from its parameters before a "
+            f"forward, so it cannot be copied: {', '.join(computed)}. Make them parameters again "
+            f"(torch.nn.utils.remove_weight_norm, torch.nn.utils.prune.remove), or compute them "
+            f"with torch.nn.utils.parametrizations."
+        ) from failure
     raise CaptureError(
-        f"{type(model).__name__} does not run on the example ({_shapes(example)}): {failure} "
+        f"{type(model).__name__} does not run on the example ({shapes(example)}): {failure} "
         f"(at {place_of(failure)}). "
         f"Pass an example that the model accepts in train and in eval mode."
     ) from failure
+
+
+def _computed(model: nn.Module) -> list[str]:
+    """Tensors with a history that modules hold beside their parameters and buffers."""
+    held = ((n, k, v) for n, m in model.named_modules() for k, v in vars(m).items())
+    return [f"{n}.{k}".lstrip(".") for n, k, v in held if isinstance(v, Tensor) and not v.is_leaf]
 
 
 def place_of(error: BaseException | None) -> str:
@@ -276,9 +284,3 @@ def place_of(error: BaseException | None) -> str:
     frames = traceback.extract_tb(error.__traceback__) if error else []
     own = [f for f in frames if not f.filename.startswith(INTERNAL)] or frames
     return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else "?"
-
-
-def _shapes(example: Any) -> str:
-    return ", ".join(
-        str(tuple(x.shape)) for x in tree_leaves(arguments(example)) if isinstance(x, Tensor)
-    )

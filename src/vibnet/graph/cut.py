@@ -33,7 +33,16 @@ def take(value: Tensor, indices: list[Array]) -> Tensor:
     for dim, index in enumerate(indices):
         if len(index) != value.shape[dim]:
             out = out.index_select(dim, torch.as_tensor(index, device=value.device))
-    return out.clone() if out.data_ptr() == value.data_ptr() else out
+    out = out.clone() if out.data_ptr() == value.data_ptr() else out
+    return out.contiguous(memory_format=layout(value))
+
+
+def layout(value: Tensor) -> torch.memory_format:
+    """Whether channels come last in memory; a model that is laid out so stays so."""
+    for ndim, last in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if value.ndim == ndim and value.is_contiguous(memory_format=last):
+            return torch.contiguous_format if value.is_contiguous() else last
+    return torch.contiguous_format
 
 
 def shape_only(value: Tensor, indices: list[Array]) -> Tensor:
@@ -41,7 +50,9 @@ def shape_only(value: Tensor, indices: list[Array]) -> Tensor:
     shape = [len(index) for index in indices]
     if not isinstance(value, FakeTensor):
         return value.detach().new_empty(shape)
-    meta = torch.empty(shape, dtype=value.dtype, device="meta")  # as new_empty, but far faster
+    # as new_empty, but far faster
+    last = layout(value)
+    meta = torch.empty(shape, dtype=value.dtype, device="meta", memory_format=last)
     return FakeTensor(value.fake_mode, meta, value.device)
 
 

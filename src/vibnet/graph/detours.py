@@ -51,14 +51,14 @@ class _Walk:
                 self.users.setdefault(key, []).append(k)
             for x in call.results:
                 self.maker.setdefault(id(x), k)
-        self.calls, self.final = trace.calls, {id(x) for x in trace.outputs}
+        self.calls = trace.calls
         self.units = set(np.unique(roots[read.atoms[0]]).tolist())
         self.scaled: list[tuple[str, int]] = []
         self.uses: dict[str, set[int]] = {}
 
     def detour(self) -> Detour | None:
         x, user, positive = self.read.source, self.read.call, ""
-        while self._seen_by(x) == [user] and id(x) not in self.final:
+        while self._seen_by(x) == [user]:
             user = self.maker.get(id(x), -1)
             if user < 0:
                 return None

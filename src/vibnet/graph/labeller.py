@@ -128,6 +128,9 @@ class Labeller:
                     self.labels.pin(dim, f"{call} gives another shape than its rule")
                 dims = tuple(plain(n) for n in x.shape)
             self._known[id(x)] = dims
+            if call.draws and self.trace is not None and not self.trace.training:
+                for dim in dims:
+                    self.labels.pin(dim, f"{call} draws random numbers for it in evaluation")
 
     def _watch_copies(self, call: Call) -> None:
         """`contiguous` copies or not, depending on sizes: writing into its result is unsafe.
@@ -182,6 +185,11 @@ class Labeller:
     def call(self) -> Call | None:
         """The call that is being labelled."""
         return self.trace.calls[self._index] if self.trace else None
+
+    @property
+    def before(self) -> Call | None:
+        """The call made just before."""
+        return self.trace.calls[self._index - 1] if self.trace and self._index else None
 
     def keeps_channels(self, weight: Tensor, groups: int, channels: int) -> bool:
         """Whether a convolution is depthwise, or was before a trial cut."""

@@ -107,7 +107,7 @@ def _input(flow: Flow, read: Read, engine: Labeller, number: int) -> _Input | No
         inputs = [id(i) for i in flow.trace.inputs]
         first = inputs.index(id(chain[-1])) if id(chain[-1]) in inputs else -1
         name = read.parameter.rpartition(".")[0]
-        place = Place(name, argument, x.ndim - 1, np.arange(0), repeat)
+        place = Place(name, argument, x.ndim - 1, np.arange(0), x.ndim, repeat)
         return _Input(name, place, first, operators)
     return None
 

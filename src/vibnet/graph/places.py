@@ -21,13 +21,15 @@ KEEPS_ELEMENTS = {
 class Place:
     """The input (`argument` >= 0) or the output (-1) of a module, and the dimension to multiply.
 
-    `units` holds the label class of every position; `repeat` how many rows an example has.
+    `units` holds the label class of every position, `rank` is how many dimensions the tensor has,
+    `repeat` how many rows an example has in it.
     """
 
     module: str
     argument: int
     dim: int
     units: Array
+    rank: int
     repeat: int
 
 
@@ -65,14 +67,17 @@ class Flow:
         return self.trace.calls[self.maker[id(x)]].op
 
     def own_inputs(self, read: Read) -> Iterator[tuple[str, int, Tensor]]:
-        """The inputs of a read's module that it reads, unchanged, and uses for nothing else."""
+        """The inputs of a read's module that it reads, unchanged, and uses for nothing else.
+
+        Not one that the module is given twice: a gate would stand before one of them only.
+        """
         stack = self.trace.calls[read.call].stack
         if not stack:
             return
         module = self.trace.modules[stack[-1]]
         for x in self.chain(read.source):
             for argument, value in enumerate(module.inputs):
-                if value is x and self.only_read(x, stack[-1]):
+                if value is x and module.once(x) and self.only_read(x, stack[-1]):
                     yield module.name, argument, x
 
     def only_read(self, x: Tensor, inside: int | None) -> list[Read] | None:
@@ -116,7 +121,7 @@ def _place(dims: Dims, roots: Array, module: str, argument: int) -> Place | None
     if len(carrying) != 1 or repeat is None:
         return None
     units = roots[dims[carrying[0]][0]]
-    return Place(module, argument, carrying[0], units, repeat)
+    return Place(module, argument, carrying[0], units, len(dims), repeat)
 
 
 def _own_input(flow: Flow, read: Read, dims: dict[int, Dims], roots: Array) -> Place | None:
@@ -176,5 +181,5 @@ def _consistent(
 
 
 def _equal(a: Place, b: Place) -> bool:
-    same = (a.dim, a.repeat, len(a.units)) == (b.dim, b.repeat, len(b.units))
+    same = (a.dim, a.rank, a.repeat) == (b.dim, b.rank, b.repeat)
     return same and np.array_equal(a.units, b.units)

@@ -1,5 +1,6 @@
 """Trial cuts without storage: a site stays cuttable only if the cut model runs as predicted."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vibnet.graph import capture as cap
-from vibnet.graph.constraints import EqualBlocks, Mask, legal
+from vibnet.graph.constraints import Mask, legal
 from vibnet.graph.cut import cut, shape_only, take
 from vibnet.graph.labeller import Labeller
 from vibnet.graph.labels import Array
 from vibnet.graph.nested import nest
+from vibnet.graph.pinning import unstuck, without
 from vibnet.graph.prices import price
 from vibnet.graph.replay import Replay
 from vibnet.graph.rules import TABLE
@@ -35,13 +37,11 @@ class Probe:
     def __init__(
         self,
         model: nn.Module,
-        example: Any,
         engine: Labeller,
         traces: list[cap.Trace],
         graph: Graph,
     ) -> None:
-        self.model, self.example = model, example
-        self.traces, self.graph = traces, graph
+        self.model, self.traces, self.graph = model, traces, graph
         self.replay = Replay(engine, graph)
         self.expected = [
             {key: self.replay.expected(dims) for key, dims in known.items()}
@@ -94,7 +94,7 @@ class Probe:
                 copied.train()
             again = cap.Trace(trace.training, copied)
             try:
-                cap.run(copied, self.example, trace.training, mode, again)
+                cap.run(copied, trace.example, trace.training, mode, again)
             except Exception as error:
                 return self._compare(number, trace, again, kept) or _failure(error, again)
             if found := self._compare(number, trace, again, kept):
@@ -113,6 +113,11 @@ class Probe:
         for old, new in zip(before.calls, after.calls, strict=False):
             if old.op != new.op:
                 return f"after a trial cut the model takes another path at {old}; {remedy(old.op)}"
+            if numbers := _different(old.numbers, new.numbers):
+                return (
+                    f"{old} computes with a number that depends on the width ({numbers[0]}, after "
+                    f"a trial cut {numbers[1]}); write it out, or keep it in the module"
+                )
             for a, b in zip(old.results, new.results, strict=True):
                 if id(a) not in expected:
                     continue
@@ -141,6 +146,17 @@ class Probe:
         else:
             passed = [*passed, *sites[:half]]
         return {**found, **self._culprits(passed, sites[half:], why)} if why else found
+
+
+def _different(before: list[Any], after: list[Any]) -> tuple[Any, Any] | None:
+    """The first numbers, or constants, that differ; constants without storage do not."""
+    for a, b in zip(before, after, strict=True):
+        if isinstance(a, Tensor) or isinstance(b, Tensor):
+            if "Fake" not in type(a).__name__ + type(b).__name__ and not torch.equal(a, b):
+                return a.tolist(), b.tolist()
+        elif a != b and not (math.isnan(a) and math.isnan(b)):
+            return a, b
+    return None
 
 
 def _alike(training: cap.Trace, evaluation: cap.Trace) -> bool:
@@ -194,7 +210,6 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
         NoSitesError: single features or inputs cannot be cut where asked.
     """
     traces = cap.capture(model, example)
-    inputs = cap.at_least_two(example)
     engine = Labeller(dict(TABLE))
     engine.add_model(traces[0].model)
     engine.values = whole_numbers(model)
@@ -211,10 +226,10 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
         engine.add(trace, batch)
     graph = build(engine, traces, model)
     graph = replace(without(graph, unread(graph, model, request.ignore)), request=request)
-    graph = _unstuck(graph)
+    graph = unstuck(graph)
     if graph.sites:
-        probe = Probe(model, inputs, engine, traces, graph)
-        graph = _unstuck(without(graph, probe.bad(graph.sites)))
+        probe = Probe(model, engine, traces, graph)
+        graph = unstuck(without(graph, probe.bad(graph.sites)))
     return price(nest(graph, engine, traces, model, request), engine, traces)
 
 
@@ -229,65 +244,3 @@ def whole_numbers(model: nn.Module) -> dict[str, Array]:
         and value.dtype in (torch.int64, torch.int32)
         and value.device.type != "meta"
     }
-
-
-def stuck(graph: Graph) -> dict[str, str]:
-    """The sites of which constraints let no unit go, with the constraint."""
-    every = [s.units for s in graph.sites]
-    scores = [np.random.default_rng(seed).random(graph.total) for seed in range(3)]
-
-    def whole(blocks: list[EqualBlocks]) -> Mask:
-        nothing = np.zeros(graph.total, dtype=np.bool_)
-        out: Mask = np.logical_and.reduce([legal(nothing, s, every, blocks) for s in scores])
-        return out
-
-    stays, out = whole(graph.blocks), {}
-    for site in graph.sites:
-        if not stays[site.units].all():
-            continue
-        mine = [b for b in graph.blocks if np.isin(b.units, site.units).any()]
-        alone = [b for b in mine if whole([b])[site.units].all()]
-        named = " and ".join(dict.fromkeys(b.why for b in alone[:1] or mine))
-        why = f"{named} must keep as many units each, at least one"
-        if site.size == 1:
-            why = "it has one unit, and one must stay"
-        out[site.name] = f"no legal cut: {why}"
-    return out
-
-
-def _unstuck(graph: Graph) -> Graph:
-    while failed := stuck(graph):
-        graph = without(graph, failed)
-    return graph
-
-
-def without(graph: Graph, failed: dict[str, str]) -> Graph:
-    """The graph with some sites pinned."""
-    if not failed:
-        return graph
-    index = np.full(graph.total + 1, -1, dtype=np.int64)
-    good, total = [], 0
-    pinned = list(graph.pinned)
-    for site in graph.sites:
-        if site.name in failed:
-            pinned.append(replace(site, units=np.arange(0), reason=failed[site.name]))
-            continue
-        units = np.arange(total, total + site.size)
-        index[site.units] = units
-        total += site.size
-        good.append(replace(site, units=units))
-    blocks = [replace(b, units=index[b.units]) for b in graph.blocks]
-    places = [replace(p, units=index[p.units]) for p in graph.places]
-    return replace(
-        graph,
-        sites=good,
-        pinned=pinned,
-        total=total,
-        parameters={k: tuple(index[u] for u in v) for k, v in graph.parameters.items()},
-        readers=[replace(r, units=index[r.units]) for r in graph.readers],
-        blocks=[b for b in blocks if (b.units >= 0).any()],
-        within_group={k: (index[u], g) for k, (u, g) in graph.within_group.items()},
-        places=[p for p in places if (p.units >= 0).any()],
-        widths={k: index[u] for k, u in graph.widths.items()},
-        remaps={k: index[u] for k, u in graph.remaps.items()},
-    )

@@ -49,8 +49,7 @@ class Replay:
         self.units = self.units[self.roots]
 
     def _number(self, dim: Array, units: Array) -> None:
-        roots = self.roots[dim[0]]
-        self.units[roots] = np.maximum(self.units[roots], units)
+        self.units[self.roots[dim[0]]] = units  # a root stands for one unit
 
     def expected(self, dims: Dims) -> list[Array]:
         """The units of every position of every dimension of a tensor."""

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from vibnet.errors import ConfigError
+from vibnet.graph import checks
 from vibnet.graph.capture import Trace
 from vibnet.graph.constraints import EqualBlocks
 from vibnet.graph.detours import Detour, detour
@@ -86,15 +86,13 @@ class Request:
         """A request from lists of names; a single string is one name, not its letters.
 
         Raises:
-            ConfigError: something else than names.
+            ConfigError: something else than names, or `inputs` neither True nor False.
         """
-        lists = []
-        for argument, given in (("features", features), ("ignore", ignore)):
-            names = (given,) if isinstance(given, str) else tuple(given)
-            if not all(isinstance(name, str) for name in names):
-                raise ConfigError(f"{argument} must be a list of names, got {given!r}.")
-            lists.append(names)
-        return Request(lists[0], bool(inputs), lists[1])
+        return Request(
+            tuple(checks.names("features", features)),
+            checks.flag("inputs", inputs),
+            tuple(checks.names("ignore", ignore)),
+        )
 
 
 NO_REQUEST = Request()

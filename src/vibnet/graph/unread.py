@@ -1,4 +1,4 @@
-"""Parameters that the example never uses, and the sites that they could read all the same."""
+"""Parameters that the example never uses, and the sites that they could meet all the same."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -12,7 +12,7 @@ from vibnet.graph.sites import Graph
 def unread(graph: Graph, model: nn.Module, ignore: Sequence[str]) -> dict[str, str]:
     """Why sites may not be cut because of parameters that neither trace has seen, by name.
 
-    A parameter could read a site if one of its dimensions is a multiple of the site's size.
+    A parameter could meet a site if one of its dimensions is a multiple of the site's size.
 
     Raises:
         NoSitesError: a pattern in `ignore` names no such parameter.
@@ -27,11 +27,11 @@ def unread(graph: Graph, model: nn.Module, ignore: Sequence[str]) -> dict[str, s
     idle = [n for n in graph.unused if not any(fnmatchcase(n, p) for p in ignore)]
     why: dict[str, str] = {}
     for site in graph.sites:
-        for name in idle:
-            if any(n % site.size == 0 for n in shapes[name]):
-                why[site.name] = (
-                    f"{name} is never used with this example and could read it. If nothing will, "
-                    f"pass ignore=[{name!r}]"
-                )
-                break
+        names = [name for name in idle if any(n % site.size == 0 for n in shapes[name])]
+        if names:
+            are = "is" if len(names) == 1 else "are"
+            why[site.name] = (
+                f"{', '.join(names)} {are} never used with this example and could meet it. If "
+                f"nothing will use them, pass ignore={names}"
+            )
     return why

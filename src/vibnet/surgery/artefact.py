@@ -12,13 +12,23 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from vibnet.errors import ArtefactError
+from vibnet.errors import ArtefactError, ConfigError, PlanError
+from vibnet.graph import checks
 from vibnet.graph.cut import select, state_sizes
 from vibnet.graph.sites import fingerprint
 from vibnet.surgery.plan import Plan, digest
-from vibnet.surgery.prune import Report, report_of
+from vibnet.surgery.prune import Report, report_of, shapes_of
 
 PLAN = "plan.json"
+_KINDS: dict[str, Any] = {
+    "plan": dict,
+    "weights": str,
+    "sha256": str,
+    "aliases": dict[str, str],
+    "depthwise": list[str],
+    "widths": dict[str, int],
+    "selected": list[str],
+}
 
 
 def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> None:
@@ -33,14 +43,13 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
         report: of the cut, where `small` is a copy of what `prune` returned.
 
     Raises:
-        ArtefactError: nothing is known of how this model was cut.
+        ConfigError: no module, no path, or no report.
+        ArtefactError: nothing is known of how this model was cut, it is not the model that the
+            report tells of, or there can be no such folder. Nothing is written.
     """
-    report = report or report_of(small)
-    if report is None:
-        raise ArtefactError(
-            f"save: this {type(small).__name__} is not what vibnet.prune returned. Pass the report "
-            f"that came with it: vibnet.save(small, folder, report)."
-        )
+    checks.module("save", small)
+    target = _path("save", folder)
+    report = _report(small, report)
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[int, str] = {}
@@ -62,13 +71,47 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
         "selected": sorted(report.selected),
     }
     body["digest"] = digest(body)
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtefactError(
+            f"save: {target} cannot be made a folder ({error}). Name another."
+        ) from error
     write(target / body["weights"], content)
     write(target / PLAN, json.dumps(body, indent=1).encode())
     for old in target.glob("model-*.safetensors"):
         if old.name != body["weights"]:
             old.unlink()
+
+
+def _path(function: str, folder: object) -> Path:
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ConfigError(f"{function}: the folder must be a path, got {folder!r}.")
+    return Path(folder)
+
+
+def _report(small: nn.Module, given: object) -> Report:
+    """The report of a model, checked against it."""
+    report = report_of(small) if given is None else given
+    name = type(small).__name__
+    if report is None:
+        raise ArtefactError(
+            f"save: this {name} is not what vibnet.prune returned. Pass the report that came with "
+            f"it: vibnet.save(small, folder, report)."
+        )
+    if not isinstance(report, Report):
+        raise ConfigError(
+            f"save: the report must be the one that vibnet.prune returned, got {report!r}."
+        )
+    found, cut = shapes_of(small), report.shapes
+    if wrong := [k for k in {**cut, **found} if found.get(k) != cut.get(k)]:
+        has, should = (shapes.get(wrong[0], "missing") for shapes in (found, cut))
+        raise ArtefactError(
+            f"save: this {name} is not the model that the report tells of: {wrong[0]} is {has}, "
+            f"after the cut it was {should} ({len(wrong)} tensors differ). Pass the small model "
+            f"and the report that prune returned together."
+        )
+    return report
 
 
 def write(path: Path, content: bytes) -> None:
@@ -87,20 +130,28 @@ def write(path: Path, content: bytes) -> None:
 
 def _body(folder: Path) -> dict[str, Any]:
     try:
-        body: dict[str, Any] = json.loads((folder / PLAN).read_text())
-        stated = body.pop("digest")
-    except FileNotFoundError as error:
+        body = json.loads((folder / PLAN).read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = "it is a file" if folder.is_file() else f"there is no {PLAN} in it"
         raise ArtefactError(
-            f"load: there is no {PLAN} in {folder}. Name the folder of a save."
+            f"load: {folder} holds no saved model, for {what}. Name the folder of a save."
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(
-            f"load: {folder / PLAN} is not complete. Save the model again."
+            f"load: {folder / PLAN} is not complete ({error}). Save the model again."
         ) from error
+    if not isinstance(body, dict) or "digest" not in body:
+        raise ArtefactError(
+            f"load: {folder / PLAN} is not complete: it holds no dict with a digest. Save the "
+            f"model again."
+        )
+    stated = body.pop("digest")
     if digest(body) != stated:
         raise ArtefactError(
             f"load: {folder / PLAN} was altered after it was written: its digest does not fit."
         )
+    if wrong := checks.misfits(body, _KINDS):
+        raise ArtefactError(f"load: {folder / PLAN}: {wrong}. Save the model again.")
     return body
 
 
@@ -110,6 +161,8 @@ def _weights(folder: Path, body: dict[str, Any]) -> dict[str, Tensor]:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ArtefactError(f"load: {path} is missing. Save the model again.") from error
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"load: {path} cannot be read ({error}).") from error
     if hashlib.sha256(content).hexdigest() != body["sha256"]:
         raise ArtefactError(f"load: {path} is truncated or altered: its checksum does not fit.")
     try:
@@ -124,16 +177,23 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
     Args:
         folder: of a `save`.
         model: a model as it was before the cut, any weights; changed only when all checks passed.
+            What it holds on the meta device comes to the CPU, all else stays where it is.
 
     Returns:
         The same object, now small.
 
     Raises:
-        ArtefactError: files missing, truncated or altered, or a model of another shape.
+        ConfigError: no path, or no module.
+        ArtefactError: files missing, truncated or altered, a model of another shape, or one with
+            tensors on the meta device that were not saved.
     """
-    folder = Path(folder)
+    folder = _path("load", folder)
+    checks.module("load", model)
     body = _body(folder)
-    plan = Plan.from_json(json.dumps(body["plan"]))
+    try:
+        plan = Plan.from_json(json.dumps(body["plan"]))
+    except PlanError as error:
+        raise ArtefactError(f"load: {folder / PLAN}: {error}") from error
     found = fingerprint(model)
     if found != plan.source:
         raise ArtefactError(
@@ -142,10 +202,12 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         )
     tensors = _weights(folder, body)
     selected = [n for n in body["selected"] if type(_linear(model, n)) is nn.Linear]
-    state = {**tensors, **{name: tensors[first] for name, first in body["aliases"].items()}}
+    aliases: dict[str, str] = body["aliases"]
     expected = {*model.state_dict(), *(f"{name}.index" for name in selected)}
-    if expected != set(state):
+    if expected != {*tensors, *aliases} or not set(aliases.values()) <= set(tensors):
         raise ArtefactError(f"load: the weights in {folder} do not have the names of the model's.")
+    _refuse_meta(model, expected)
+    state = {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
     for name in selected:
         select(_linear(model, name), [])
     _fill(model, state, body)
@@ -153,10 +215,27 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:
-    module = model.get_submodule(name)
+    module = dict(model.named_modules()).get(name)
     if not isinstance(module, nn.Linear):
         raise ArtefactError(f"load: {name} is a {type(module).__name__}, not a linear layer.")
     return module
+
+
+def _refuse_meta(model: nn.Module, saved: set[str]) -> None:
+    """Refuse tensors on the meta device that no file can fill."""
+    held = (
+        (f"{prefix}.{leaf}".lstrip("."), value)
+        for prefix, owner in model.named_modules()
+        for table in (owner._parameters, owner._buffers, vars(owner))
+        for leaf, value in table.items()
+    )
+    empty = [n for n, v in held if isinstance(v, Tensor) and v.is_meta and n not in saved]
+    if empty:
+        raise ArtefactError(
+            f"load: this {type(model).__name__} is on the meta device, and these tensors of it are "
+            f"not saved: {', '.join(empty)}. Make the model on another device, or make them anew "
+            f"first."
+        )
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], body: dict[str, Any]) -> None:
@@ -168,7 +247,7 @@ def _fill(model: nn.Module, state: dict[str, Tensor], body: dict[str, Any]) -> N
                 if value is None or name not in state:
                     continue
                 if id(value) not in done:
-                    new: Tensor = state[name].to(value.device)
+                    new: Tensor = state[name].to("cpu" if value.is_meta else value.device)
                     if isinstance(value, nn.Parameter):
                         new = nn.Parameter(new, requires_grad=value.requires_grad)
                     done[id(value)] = new

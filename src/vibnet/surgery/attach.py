@@ -1,7 +1,6 @@
 """Put gates into a copy of a model, and price them."""
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -13,15 +12,16 @@ from torch import Tensor, nn
 
 from vibnet import information
 from vibnet.errors import ConfigError, NoSitesError
+from vibnet.graph import checks
 from vibnet.graph.prices import ABSOLUTE, PRICES, RELATIVE
 from vibnet.graph.probe import analyse
-from vibnet.graph.sites import Graph, Request, Site
+from vibnet.graph.sites import Request, Site
 from vibnet.surgery.gated import Gated
 
 
 def _select(
     sites: Sequence[Site],
-    others: Sequence[Site],
+    others: Sequence[tuple[Site, str]],
     include: Sequence[str],
     exclude: Sequence[str],
     model: nn.Module,
@@ -32,7 +32,7 @@ def _select(
     names = [s.name for s in sites]
     for pattern in (*include, *exclude):
         if not any(hit(s, [pattern]) for s in sites):
-            why = [f"{s.name}: {s.reason or s.ungated}" for s in others if hit(s, [pattern])]
+            why = [f"{s.name}: {reason}" for s, reason in others if hit(s, [pattern])]
             raise NoSitesError(
                 f"pattern {pattern!r} selects none of the {len(names)} gateable sites of "
                 f"{type(model).__name__}. They are: {', '.join(names) or 'none'}. "
@@ -78,29 +78,40 @@ def attach(
     Raises:
         CaptureError: the model does not run on the example.
         NoSitesError: nothing can be gated, or a pattern selects nothing.
-        ConfigError: a number out of range.
+        ConfigError: no module, a model that is gated already, an argument of the wrong type or out
+            of range, or a `multiple` with which nothing could be cut.
     """
+    checks.module("attach", model)
+    if any(isinstance(m, Gated) for m in model.modules()):
+        raise ConfigError(
+            "attach: this model is already gated. Pass the model that was given to attach before, "
+            "or what vibnet.prune returned."
+        )
     for name, value in (("min_units", min_units), ("multiple", multiple)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(
                 f"attach: {name} must be a whole number of at least 1, got {value!r}."
             )
+    patterns = checks.names("attach: include", include), checks.names("attach: exclude", exclude)
     graph = analyse(model, example, Request.of(features, inputs, ignore))
-    gateable = [s for s in graph.sites if not s.ungated and s.size >= min_units]
-    rest = [s for s in (*graph.pinned, *graph.sites) if s.reason or s.ungated]
-    patterns = _names("include", include), _names("exclude", exclude)
-    chosen = _select(gateable, rest, *patterns, model)
+    reasons = [(s, _why_not(s, min_units)) for s in (*graph.pinned, *graph.sites)]
+    gateable = [s for s, reason in reasons if not reason]
+    chosen = _select(gateable, [r for r in reasons if r[1]], *patterns, model)
     if not chosen:
-        raise NoSitesError(_nothing(model, graph))
+        raise NoSitesError(_nothing(model, reasons))
+    largest = max(s.size for s in chosen)
+    if multiple >= largest:
+        raise ConfigError(
+            f"attach: multiple is {multiple}, but the largest gated site has {largest} units, so "
+            f"nothing could be cut. Give a smaller one."
+        )
     return Gated(copy.deepcopy(model), graph, _priced(chosen, weights), example, multiple)
 
 
-def _names(argument: str, given: Sequence[str]) -> list[str]:
-    """A list of names; a single string is one name, not its letters."""
-    names = [given] if isinstance(given, str) else list(given)
-    if not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"attach: {argument} must be a list of names, got {given!r}.")
-    return names
+def _why_not(site: Site, min_units: int) -> str:
+    """Why a site has no gate whatever is selected, empty if it may have one."""
+    small = f"it has {site.size} units, fewer than min_units, {min_units}"
+    return site.reason or site.ungated or (small if site.size < min_units else "")
 
 
 def _priced(sites: list[Site], weights: str | Mapping[str, float | str]) -> list[Site]:
@@ -116,7 +127,12 @@ def _priced(sites: list[Site], weights: str | Mapping[str, float | str]) -> list
             mean = sum(raw[s.name] * s.size for s in sites) / sum(s.size for s in sites)
             raw = {name: value / mean for name, value in raw.items()}
         return [replace(s, weight=raw[s.name]) for s in sites]
-    unknown = sorted(set(weights) - {s.name for s in sites})
+    if not isinstance(weights, Mapping):
+        raise ConfigError(
+            f"attach: weights must be one of {', '.join(PRICES)}, or a mapping from sites to "
+            f"numbers, got {weights!r}."
+        )
+    unknown = set(weights) - {s.name for s in sites}
     if unknown or not all(_is_price(w) for w in weights.values()):
         raise ConfigError(
             f"attach: weights must map gated sites to finite numbers >= 0 or to one of "
@@ -130,21 +146,21 @@ def _priced(sites: list[Site], weights: str | Mapping[str, float | str]) -> list
 def _is_price(weight: object) -> bool:
     if isinstance(weight, str):
         return weight in ABSOLUTE
-    return isinstance(weight, (int, float)) and 0 <= weight < math.inf
+    return checks.is_number(weight)
 
 
-def _nothing(model: nn.Module, graph: Graph) -> str:
-    reasons = [f"{s.name}: {s.reason or s.ungated}" for s in (*graph.pinned, *graph.sites)]
-    listed = "; ".join(r for r in reasons if not r.endswith(": "))
+def _nothing(model: nn.Module, reasons: list[tuple[Site, str]]) -> str:
+    listed = [f"{s.name}: {reason or 'include or exclude leaves it out'}" for s, reason in reasons]
     return (
-        f"{type(model).__name__} has no site that can be gated. {listed or 'No weight was found.'} "
+        f"{type(model).__name__} has no site that can be gated. "
+        f"{'; '.join(listed) or 'No weight was found'}. "
         f"Change what is named, or pass other patterns."
     )
 
 
 def find(model: nn.Module) -> Gated:
     """The gated model in a module: itself, or what DDP and other wrappers hold."""
-    for module in model.modules():
+    for module in model.modules() if isinstance(model, nn.Module) else ():
         if isinstance(module, Gated):
             return module
     raise ConfigError(
@@ -162,11 +178,13 @@ def penalty(gated: nn.Module, gamma: float) -> Tensor:
     Returns:
         A scalar: gamma * sum over sites of weight * sum over units of 0.5 * log(1 + snr).
 
+    Raises:
+        ConfigError: no gated model, or gamma out of range.
+
     Source:
         Dai et al. 2018, eq. 9 divided by L, with eq. 7's factor of one half kept.
     """
-    if not (isinstance(gamma, (int, float)) and 0 <= gamma < math.inf):
-        raise ConfigError(f"penalty: gamma must be a finite number >= 0, got {gamma!r}.")
+    gamma = checks.number("penalty: gamma", gamma)
     owner = find(gated)
     rates = information.rate(*owner.joined())
     prices = np.repeat([s.weight for s in owner.sites], [s.size for s in owner.sites])
@@ -176,8 +194,14 @@ def penalty(gated: nn.Module, gamma: float) -> Tensor:
 def parameter_groups(
     gated: nn.Module, lr: float, gate_lr: float, weight_decay: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser: weights with decay, gates without and with their own rate."""
+    """Groups for an optimiser: weights with decay, gates without and with their own rate.
+
+    Raises:
+        ConfigError: no gated model, or a number that is negative or not finite.
+    """
     owner = find(gated)
+    for name, value in (("lr", lr), ("gate_lr", gate_lr), ("weight_decay", weight_decay)):
+        checks.number(f"parameter_groups: {name}", value)
     gates = list(owner.gates.parameters())
     ours = {id(p) for p in gates}
     rest = [p for p in gated.parameters() if id(p) not in ours]

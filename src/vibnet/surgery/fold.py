@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vibnet.errors import FoldError
 from vibnet.graph.constraints import Mask
 from vibnet.graph.sites import Graph
-from vibnet.surgery.gated import without_hooks
+from vibnet.surgery.multiply import without_hooks
 
 
 def bare(model: nn.Module) -> nn.Module:

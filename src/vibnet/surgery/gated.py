@@ -1,6 +1,6 @@
 """A model with gates: noise in training, the mean of the kept units in evaluation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,113 +13,14 @@ from torch.utils._pytree import tree_leaves
 from vibnet.errors import ConfigError
 from vibnet.graph.constraints import Mask, legal
 from vibnet.graph.nested import nesting
-from vibnet.graph.places import Place
 from vibnet.graph.sites import Graph, Site
 from vibnet.methods import VIBGate
+from vibnet.surgery.multiply import Draw, Multiply, without_hooks
 
 
 def key(site: str) -> str:
     """The name of a site's gate in the ModuleDict, which allows no dots."""
     return site.replace(".", "/")
-
-
-def _itself(x: Tensor) -> Tensor:
-    return x
-
-
-class Draw:
-    """The multipliers of the forward under way; a copy of a model starts without one.
-
-    A tensor per site, of shape ``(examples or 1, units)``, and at the end a column of ones.
-    """
-
-    def __init__(self) -> None:
-        self.value: tuple[Tensor, ...] | None = None
-        self.again: Callable[[], tuple[Tensor, ...]] | None = None
-
-    def multipliers(self) -> tuple[Tensor, ...]:
-        """Those of the forward under way, or of the one that a backward recomputes."""
-        if self.value is not None:
-            return self.value
-        if self.again is not None:
-            # Out of sight of a checkpoint that counts what its part saves for the backward.
-            with torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
-                return self.again()
-        raise ConfigError(
-            "a gate was reached outside a forward of its gated model. Call the gated model, "
-            "not the model inside it."
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Draw":
-        return Draw()
-
-    def __reduce__(self) -> tuple[type["Draw"], tuple[()]]:
-        return Draw, ()
-
-
-class Multiply(nn.Module):
-    """Multiplies one dimension of what a module reads (or gives) by the draw of its units.
-
-    `parts` says which parts of the draw it takes, `columns` for every position which entry of
-    those. Where every entry stands for `times` positions in a row, no index is needed.
-    """
-
-    columns: Tensor
-
-    def __init__(
-        self, place: Place, column_of_unit: np.ndarray, starts: np.ndarray, draw: Draw
-    ) -> None:
-        super().__init__()
-        columns = np.where(place.units < 0, starts[-1], column_of_unit[place.units])
-        parts, which = np.unique(
-            np.searchsorted(starts, columns, side="right") - 1, return_inverse=True
-        )
-        sizes = np.append(np.diff(starts), 1)[parts]
-        columns = columns - (starts[parts] - (np.cumsum(sizes) - sizes))[which]
-        times, rest = divmod(len(columns), int(sizes.sum()))
-        in_rows = not rest and bool((columns == np.repeat(np.arange(sizes.sum()), times)).all())
-        self.parts, self.times = parts.tolist(), times if in_rows else 0
-        self.register_buffer("columns", torch.as_tensor(columns), persistent=False)
-        self.dim, self.repeat, self.argument = place.dim, place.repeat, place.argument
-        self.at, self.draw = place.module, draw
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same shape as x, every unit multiplied by its draw."""
-        drawn = self.draw.multipliers()
-        parts = [drawn[k] for k in self.parts]
-        z = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-        if self.times > 1:
-            z = z.repeat_interleave(self.times, 1)
-        elif not self.times:
-            z = z.index_select(1, self.columns)
-        if len(z) > 1 and self.repeat > 1:
-            z = z.repeat_interleave(self.repeat, 0)
-        shape = [1] * x.ndim
-        shape[self.dim], shape[0] = z.shape[1], len(z)
-        return x * z.reshape(shape).to(x.dtype)
-
-    def before(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A forward pre-hook."""
-        return (*args[: self.argument], self(args[self.argument]), *args[self.argument + 1 :])
-
-    def after(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        """A forward hook."""
-        result: Tensor = self(output)
-        return result
-
-
-def is_ours(hook: Any) -> bool:
-    """Whether a hook is one of a gated model."""
-    return isinstance(getattr(hook, "__self__", None), Multiply)
-
-
-def without_hooks(model: nn.Module) -> nn.Module:
-    """The model, without the hooks of a gated model."""
-    for module in model.modules():
-        for table in (module._forward_pre_hooks, module._forward_hooks):
-            for number in [k for k, hook in table.items() if is_ours(hook)]:
-                del table[number]
-    return model
 
 
 class Gated(nn.Module):

@@ -1,7 +1,9 @@
 """What is going to be cut: a plan one can read, edit, save and check."""
 
+import dataclasses
 import hashlib
 import json
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from vibnet.errors import PlanError
+from vibnet.graph import checks
 from vibnet.graph.constraints import Mask
 from vibnet.graph.nested import nesting
 from vibnet.graph.probe import analyse
@@ -56,14 +59,20 @@ class Plan:
         """A plan from its JSON.
 
         Raises:
-            PlanError: not a plan, another version, or altered since it was written.
+            PlanError: not a plan, another version, altered since it was written, or fields that
+                are missing, unknown or of another type.
         """
         try:
             body = json.loads(text)
-            stated = body.pop("digest", None)
-            schema, version = body.pop("schema"), body.pop("version")
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise PlanError(f"this is not a complete plan ({error!r}). Write it again.") from error
+        if not isinstance(body, dict) or not {"schema", "version"} <= set(body):
+            raise PlanError(
+                f"this is not a complete plan, a dict with schema and version: {reprlib.repr(body)}"
+                f". Write it again."
+            )
+        stated = body.pop("digest", None)
+        schema, version = body.pop("schema"), body.pop("version")
         if (schema, version) != (SCHEMA, VERSION):
             raise PlanError(
                 f"this is a {schema} of version {version}; this program reads {VERSION}."
@@ -73,26 +82,29 @@ class Plan:
                 "the plan was altered after it was written: its digest does not fit. If that was "
                 "meant, take the digest out of it."
             )
-        try:
-            for name in ("writers", "readers"):
-                body[name] = {k: tuple(v) for k, v in body[name].items()}
-            for name in ("unused", "features", "ignore"):
-                body[name] = tuple(body[name])
-            return Plan(**body)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise PlanError(f"this plan has wrong fields ({error!r}). Write it again.") from error
+        if wrong := checks.misfits(body, _KINDS):
+            raise PlanError(f"this plan has wrong fields: {wrong}. Write it again.")
+        for name in ("writers", "readers"):
+            body[name] = {k: tuple(v) for k, v in body[name].items()}
+        for name in ("unused", "features", "ignore"):
+            body[name] = tuple(body[name])
+        return Plan(**body)
 
     def __str__(self) -> str:
         lines = [f"{'site':24} {'kept':>6} {'of':>6}  written by -> read by"]
         for name, size in self.sizes.items():
-            flow = f"{', '.join(self.writers[name])} -> {', '.join(self.readers[name])}"
-            lines.append(f"{name:24} {len(self.kept[name]):6} {size:6}  {flow}")
+            flow = " -> ".join(", ".join(w.get(name, ())) for w in (self.writers, self.readers))
+            kept = len(self.kept[name]) if name in self.kept else size
+            lines.append(f"{name:24} {kept:6} {size:6}  {flow}")
             if reason := self.ungated.get(name):
                 lines.append(f"{'':24} has no gate: {reason}")
         lines += [f"{name:24}  whole: {reason}" for name, reason in self.pinned.items()]
         if self.unused:
             lines.append(f"never used by the example: {', '.join(self.unused)}")
         return "\n".join(lines)
+
+
+_KINDS = {field.name: field.type for field in dataclasses.fields(Plan)}
 
 
 def digest(body: dict[str, Any]) -> str:
@@ -133,7 +145,14 @@ def plan(
         inputs: as in `vibnet.attach`; for a plain module.
         features: as in `vibnet.attach`; for a plain module.
         ignore: as in `vibnet.attach`; for a plain module.
+
+    Raises:
+        ConfigError: no module, or an argument of the wrong type.
+        PlanError: a plain module without an example, or a gated one with another request.
+        CaptureError: the model does not run on the example.
+        NoSitesError: single features or inputs cannot be cut where asked.
     """
+    checks.module("plan", model)
     asked = Request.of(features, inputs, ignore)
     if isinstance(model, Gated):
         if asked != NO_REQUEST:
@@ -145,18 +164,38 @@ def plan(
     return of_graph(graph, np.ones(graph.total, dtype=np.bool_))
 
 
+def check(wanted: object, source: str) -> None:
+    """Refuse what is no plan of a model.
+
+    Args:
+        wanted: anything.
+        source: the hash of the model.
+
+    Raises:
+        PlanError: no plan, a plan with fields of another type, or one of another model.
+    """
+    if not isinstance(wanted, Plan):
+        raise PlanError(
+            f"the plan must be a vibnet.Plan, got {type(wanted).__name__}. Make one with "
+            f"vibnet.plan, or read one with vibnet.Plan.from_json(text)."
+        )
+    if wrong := checks.misfits(vars(wanted), _KINDS):
+        raise PlanError(f"the plan has wrong fields: {wrong}. Make it again.")
+    if wanted.source != source:
+        raise PlanError(
+            f"the plan was made for another model, or for this one before it was cut (hash "
+            f"{wanted.source}, this model has {source}). Make a plan of this model."
+        )
+
+
 def mask(graph: Graph, wanted: Plan) -> Mask:
     """The kept units of a plan, checked against a model.
 
     Raises:
-        PlanError: a plan of another model, unknown sites, positions out of range, a site with no
-            unit left, or positions that a constraint forbids.
+        PlanError: a plan of another model, fields of another type, unknown sites, positions out of
+            range, a site with no unit left, or positions that a constraint forbids.
     """
-    if wanted.source != graph.source:
-        raise PlanError(
-            f"the plan was made for another model (hash {wanted.source}, this model has "
-            f"{graph.source}). Make a plan of this model."
-        )
+    check(wanted, graph.source)
     sites = {s.name: s for s in graph.sites}
     unknown = sorted(set(wanted.kept) - set(sites))
     if unknown:
@@ -170,11 +209,7 @@ def mask(graph: Graph, wanted: Plan) -> Mask:
         if not positions:
             raise PlanError(f"the plan keeps no unit of {name}. Keep at least one.")
         chosen = np.asarray(positions)
-        if (
-            chosen.dtype.kind != "i"
-            or not np.isin(chosen, site.positions).all()
-            or len(set(positions)) != len(positions)
-        ):
+        if not np.isin(chosen, site.positions).all() or len(set(positions)) != len(positions):
             left = f"0 to {site.size - 1}" if site.original is None else str(site.original.tolist())
             raise PlanError(
                 f"the plan keeps {positions} of {name}, which has units {left}. "
@@ -189,7 +224,7 @@ def mask(graph: Graph, wanted: Plan) -> Mask:
     orphans = inner.broken(kept)
     if len(orphans):
         name, number = next(
-            (s.name, int(np.flatnonzero(s.units == orphans[0])[0]))
+            (s.name, int(s.positions[s.units == orphans[0]][0]))
             for s in graph.sites
             if orphans[0] in s.units
         )

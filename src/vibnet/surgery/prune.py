@@ -9,18 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vibnet.errors import PlanError
+from vibnet.errors import CaptureError, PlanError
+from vibnet.graph import checks
+from vibnet.graph.capture import place_of
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
+from vibnet.graph.example import arguments, shapes
 from vibnet.graph.probe import analyse
 from vibnet.graph.restrict import restrict
-from vibnet.graph.sites import Graph
+from vibnet.graph.sites import Graph, fingerprint
 from vibnet.layers import SelectedLinear
 from vibnet.surgery import plan as planning
 from vibnet.surgery.fold import fold
-from vibnet.surgery.gated import Gated, without_hooks
+from vibnet.surgery.gated import Gated
+from vibnet.surgery.multiply import without_hooks
 from vibnet.surgery.plan import Plan
-from vibnet.surgery.verify import compare
+from vibnet.surgery.verify import answers, compare
 
 _REPORTS: "WeakKeyDictionary[nn.Module, Report]" = WeakKeyDictionary()
 
@@ -33,10 +37,12 @@ class Report:
         plan: the units kept, and why other sites stay whole.
         tensors: the positions kept in every dimension of every tensor that was cut.
         weights: parameters before and after.
-        difference: how far the answers moved, as a part of their scale; None if not verified.
+        difference: how far the answers moved, as a part of their scale; None if not verified: it
+            was not asked for, or the answers are the same for every input.
         unchanged: every unit was open, and the model is an equal copy.
         depthwise: names of depthwise weights, and `widths` of norms that hold no tensor.
         selected: linear layers that now pick their features by index, with how many.
+        shapes: of every parameter and buffer of the small model's state.
     """
 
     plan: Plan
@@ -47,12 +53,15 @@ class Report:
     depthwise: frozenset[str] = frozenset()
     widths: dict[str, int] = field(default_factory=dict)
     selected: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         before, after = self.weights
-        moved = "not verified" if self.difference is None else f"{self.difference:.1e} of the scale"
+        moved = "not verified"
+        if self.difference is not None:
+            moved = f"outputs moved by {self.difference:.1e} of their scale"
         head = "every unit is open: an equal copy" if self.unchanged else "cut"
-        lines = [f"{head}: {before} -> {after} parameters, outputs moved by {moved}"]
+        lines = [f"{head}: {before} -> {after} parameters, {moved}"]
         lines += [f"{k} picks its {n} features by index" for k, n in self.selected.items()]
         return "\n".join([*lines, str(self.plan)])
 
@@ -97,25 +106,33 @@ def prune(
         The small model and a report.
 
     Raises:
-        PlanError: the plan does not fit the model.
+        ConfigError: no module, or an example without a tensor.
+        CaptureError: the model does not run on the example.
+        PlanError: a plan or an example is missing, or the plan does not fit the model.
         VerificationError: the answers differ; nothing has changed.
     """
+    checks.module("prune", model)
     gated = model if isinstance(model, Gated) else None
-    if gated is not None and example is None:
+    given = example is not None
+    if gated is not None and not given:
         example = gated.example
     if example is None:
         raise PlanError(
             "prune: a model without gates needs an example: prune(model, plan, example)."
         )
+    arguments(example)
     inner = gated.model if gated is not None else model
     if gated is not None:
         graph = gated.graph
         kept = gated.kept() if plan is None else planning.mask(graph, plan)
     elif plan is not None:
+        planning.check(plan, fingerprint(model))
         graph = analyse(model, example, plan.request)
         kept = planning.mask(graph, plan)
     else:
         raise PlanError("prune: a model without gates needs a plan. Make one with vibnet.plan.")
+    if given and verify:
+        _try_out(model, example)
     multipliers = gated.multipliers(kept) if gated is not None else None
     small, tensors = _cut(inner, graph, kept, multipliers)
     gap = None
@@ -123,7 +140,6 @@ def prune(
         reference = model if plan is None else inner
         gap = compare(reference, inner, small, graph, kept, multipliers, example)
     count = tuple(sum(p.numel() for p in m.parameters()) for m in (inner, small))
-    _same_modes(inner, small)
     made = planning.of_graph(graph, kept)
     widths = {
         name: int(np.where(units < 0, True, kept[units]).sum())
@@ -138,17 +154,30 @@ def prune(
         frozenset(graph.depthwise),
         widths,
         {k: m.in_features for k, m in small.named_modules() if isinstance(m, SelectedLinear)},
+        shapes_of(small),
     )
     _REPORTS[small] = report
     return small, report
 
 
+def _try_out(model: nn.Module, example: Any) -> None:
+    """Refuse an example that a model cannot be called with."""
+    dtypes = [p.dtype for p in model.parameters() if p.is_floating_point()]
+    try:
+        answers(model, example, next(iter(dtypes), torch.float32))
+    except Exception as error:
+        name = type(model.model if isinstance(model, Gated) else model).__name__
+        raise CaptureError(
+            f"prune: {name} does not run on the example ({shapes(example)}): {error} (at "
+            f"{place_of(error)}). Pass an example that the model accepts in eval mode."
+        ) from error
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's state, by name."""
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
 def report_of(small: nn.Module) -> Report | None:
     """The report of a model that `prune` returned and that still lives."""
     return _REPORTS.get(small)
-
-
-def _same_modes(old: nn.Module, new: nn.Module) -> None:
-    modes = {name: m.training for name, m in old.named_modules()}
-    for name, module in new.named_modules():
-        module.training = modes.get(name, module.training)

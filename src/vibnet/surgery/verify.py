@@ -9,58 +9,153 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from vibnet.errors import VerificationError
-from vibnet.graph.capture import arguments
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
+from vibnet.graph.example import arguments
 from vibnet.graph.sites import Graph
 from vibnet.surgery.fold import bare, closed, fold
 from vibnet.surgery.gated import Gated
 
 LARGEST_DOUBLE = 2**30  # bytes of a model that is verified in float64
-TOLERANCE = 1e-10  # of the output scale, float64
+FACTOR = 100  # of what rounding moves the answers by
+Answers = list[list[Tensor]]  # for every input the outputs
 
 
-def answers(model: nn.Module, example: Any, dtype: torch.dtype) -> list[Tensor]:
-    """The outputs of a model in eval mode, in a floating point type, on a copy."""
-    model = copy.deepcopy(model).to(dtype).eval()
-    cast = lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x  # noqa: E731
-    args, kwargs = tree_map(cast, arguments(example))
+def _run(model: nn.Module, example: Any, dtype: torch.dtype) -> list[Tensor]:
+    def given(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        return (x.to(dtype) if x.is_floating_point() else x).clone()  # a forward may write into it
+
+    args, kwargs = tree_map(given, arguments(example))
     with torch.no_grad(), torch.random.fork_rng():
         output = model(*args, **kwargs)
     values = output.to_tuple() if hasattr(output, "to_tuple") else output
     return [x.double() for x in tree_leaves(values) if isinstance(x, Tensor)]
 
 
-def difference(a: list[Tensor], b: list[Tensor]) -> float:
-    """The largest difference of two answers, as a part of the largest output."""
-    worst = 0.0
+def _ready(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return copy.deepcopy(model).to(dtype).eval()
+
+
+def answers(model: nn.Module, example: Any, dtype: torch.dtype) -> list[Tensor]:
+    """The outputs of a model in eval mode, in a floating point type, on a copy."""
+    return _run(_ready(model, dtype), example, dtype)
+
+
+def shuffled(example: Any) -> Any:
+    """An example with the values of every tensor in another order, or drawn where all are equal.
+
+    Numbers stay in the range that the model is used to. None where nothing would change.
+    """
+    source = torch.Generator().manual_seed(0)
+    changed = False
+
+    def other(x: Any) -> Any:
+        nonlocal changed
+        if not isinstance(x, Tensor) or x.dtype == torch.bool or x.numel() < 2:
+            return x
+        constant = bool((x == x.flatten()[0]).all())
+        if constant and not x.is_floating_point():
+            return x
+        changed = True
+        if constant:
+            return torch.randn(x.shape, generator=source).to(x)
+        order = torch.randperm(x.numel(), generator=source)
+        return x.flatten()[order.to(x.device)].reshape(x.shape)
+
+    made = tree_map(other, example)
+    return made if changed else None
+
+
+def reference(
+    model: nn.Module, example: Any, dtype: torch.dtype
+) -> tuple[list[Any], Answers, list[list[float]]]:
+    """The inputs that answers are compared on, a model's answers, and how far rounding moves them.
+
+    Every weight is moved by about one rounding error, twice, and the answers watched: large
+    numbers that stay where they are, as in masks, do not hide what the others do.
+    """
+    model = _ready(model, dtype)
+    inputs, exact = [example], [_run(model, example, dtype)]
+    other = shuffled(example)
+    if other is not None:
+        try:
+            exact.append(_run(model, other, dtype))
+            inputs.append(other)
+        except Exception:  # the model takes no such input: then without it
+            other = None
+    eps = torch.finfo(dtype).eps
+    noise = [[_floor(x) * eps for x in outputs] for outputs in exact]
+    weights = model.model if isinstance(model, Gated) else model
+    source = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        for p in weights.parameters():
+            if p.is_floating_point():
+                moved = 1 + eps * torch.randn(p.shape, generator=source, dtype=torch.float64)
+                p.data = (p.double() * moved.to(p.device)).to(p.dtype)
+        for n, given in enumerate(inputs):
+            gaps = differences(exact[n], _run(model, given, dtype))
+            noise[n] = [
+                max(a, b) if b < math.inf else a for a, b in zip(noise[n], gaps, strict=True)
+            ]
+    return inputs, exact, noise
+
+
+def _floor(x: Tensor) -> float:
+    """The lower tenth of the sizes of a tensor's numbers."""
+    sizes = x.abs()[x.isfinite() & (x != 0)].sort().values
+    return float(sizes[len(sizes) // 10]) if len(sizes) else 0.0
+
+
+def differences(a: list[Tensor], b: list[Tensor]) -> list[float]:
+    """The largest difference of every output; the same infinity or no number is no difference."""
+    out = []
     for x, y in zip(a, b, strict=True):
         if x.shape != y.shape:
-            return float("inf")
-        scale = max(float(x.abs().max()), 1e-30) if x.numel() else 1.0
-        gap = float((x - y).abs().max()) / scale if x.numel() else 0.0
-        worst = gap if math.isnan(gap) else max(worst, gap)
-    return worst
+            out.append(math.inf)
+            continue
+        gaps = (x - y).abs()[(x != y) & ~(x.isnan() & y.isnan())].nan_to_num(math.inf, math.inf)
+        out.append(float(gaps.max()) if len(gaps) else 0.0)
+    return out
+
+
+def _scale(x: Tensor) -> float:
+    finite = x[x.isfinite()]
+    return max(float(finite.abs().max()), 1e-30) if len(finite) else 1e-30
+
+
+def difference(a: list[Tensor], b: list[Tensor]) -> float:
+    """The largest difference of two answers, as a part of each output's largest number."""
+    gaps = differences(a, b)
+    return max((gap / _scale(x) for x, gap in zip(a, gaps, strict=True) if gap), default=0.0)
+
+
+def _check(exact: Answers, found: Answers, noise: list[list[float]]) -> float:
+    """The largest difference as a part of the output's scale.
+
+    Raises:
+        VerificationError: it is larger than rounding explains.
+    """
+    for old, new, rounding in zip(exact, found, noise, strict=True):
+        for x, gap, one in zip(old, differences(old, new), rounding, strict=True):
+            if not gap <= FACTOR * one:
+                raise VerificationError(
+                    f"the small model answers differently: outputs moved by {gap / _scale(x):.1e} "
+                    f"of their scale, rounding explains {FACTOR * one / _scale(x):.1e}. Nothing "
+                    f"was changed. Please report the model."
+                )
+    return max(map(difference, exact, found))
 
 
 def _folded(
-    inner: nn.Module, graph: Graph, multipliers: Tensor | None, dtype: torch.dtype | None = None
+    inner: nn.Module, graph: Graph, multipliers: Tensor | None, dtype: torch.dtype
 ) -> nn.Module:
     """A copy of a model, at full size, with the multipliers in its weights."""
-    whole = bare(inner)
-    if dtype is not None:
-        whole = whole.to(dtype)
+    whole = bare(inner).to(dtype)
     if multipliers is not None:
         fold(whole, graph, multipliers)
     return whole
-
-
-def _refuse(gap: float, allowed: float) -> None:
-    if not gap <= allowed:
-        raise VerificationError(
-            f"the small model answers differently: outputs moved by {gap:.1e} of their scale, "
-            f"{allowed:.0e} is allowed. Nothing was changed. Please report the model."
-        )
 
 
 def compare(
@@ -71,33 +166,42 @@ def compare(
     kept: Mask,
     multipliers: Tensor | None,
     example: Any,
-) -> float:
+) -> float | None:
     """How far the small model's answers are from those of the model it was cut from.
 
-    Models under 1 GiB: the same cut is made on a float64 copy and must agree to 1e-10 of the
-    output scale; then the small model itself must agree with it to 100 times the rounding noise
-    that the model's own type shows. Larger ones: only the second, against the model as it is.
+    On the example, and on the example with its numbers in another order. Models under 1 GiB: the
+    same cut is made on a float64 copy and must agree to 100 times what rounding does there; then
+    the small model itself must agree to 100 times the rounding that the model's own type shows.
+    Larger ones: only the second, against the model as it is.
 
     Args:
         model: the gated model, or for a given plan the plain one.
+
+    Returns:
+        The largest difference as a part of the output's scale, or None where nothing could be
+        compared, for the outputs are the same whatever the input.
 
     Raises:
         VerificationError: further than rounding explains.
     """
     own = next((p.dtype for p in inner.parameters() if p.is_floating_point()), torch.float32)
     size = sum(p.numel() * p.element_size() for p in inner.parameters())
-    gap, exact = 0.0, None
-    if size < LARGEST_DOUBLE:
-        twin = _folded(inner, graph, multipliers, torch.float64)
-        reference = model if isinstance(model, Gated) else closed(twin, graph, kept)
+    finer = torch.float64 if size < LARGEST_DOUBLE else own
+    whole = model
+    if not isinstance(model, Gated):
+        whole = closed(_folded(inner, graph, multipliers, finer), graph, kept)
+    inputs, exact, noise = reference(whole, example, finer)
+    gap = None
+    if finer != own:
+        twin = _folded(inner, graph, multipliers, finer)
         cut(twin, graph, kept)
-        exact = answers(reference, example, torch.float64)
-        gap = difference(exact, answers(twin, example, torch.float64))
-        _refuse(gap, TOLERANCE)
-    else:
-        reference = model if isinstance(model, Gated) else closed(inner, graph, kept)
-    rounded = answers(reference, example, own)
-    noise = difference(exact, rounded) if exact else 0.0
-    moved = difference(exact or rounded, answers(small, example, own))
-    _refuse(moved, 100 * max(noise, torch.finfo(own).eps))
-    return gap if exact else moved
+        gap = _check(exact, [answers(twin, x, finer) for x in inputs], noise)
+        rounded = [answers(whole, x, own) for x in inputs]
+        noise = [
+            [max(one, torch.finfo(own).eps * _floor(x)) for one, x in zip(gaps, old, strict=True)]
+            for gaps, old in zip(map(differences, exact, rounded), exact, strict=True)
+        ]
+    moved = _check(exact, [answers(small, x, own) for x in inputs], noise)
+    if len(exact) == 2 and not any(differences(*exact)):
+        return None
+    return moved if gap is None else gap

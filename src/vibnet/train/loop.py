@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vibnet.config import Settings
 from vibnet.errors import ConfigError
-from vibnet.graph.capture import arguments
+from vibnet.graph.example import arguments
 from vibnet.surgery.attach import penalty
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import Report, prune

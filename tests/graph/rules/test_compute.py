@@ -61,7 +61,6 @@ LAYERS = {
     "spatial softmax": (lambda x: x.softmax(3), 2),
     "spatial cumsum": (lambda x: x.cumsum(2), 2),
     "spatial amax": (lambda x: x.amax((2, 3), keepdim=True), 2),
-    "noise of the same shape": (lambda x: x * torch.rand_like(x), 2),
     "a new tensor of zeros": (lambda x: x + x.new_zeros(x.shape), 2),
 }
 

@@ -1,7 +1,7 @@
 """The rule table: aten operator name -> how labels pass through it. No rule means pinned."""
 
 from vibnet.graph.labeller import Rule
-from vibnet.graph.rules import compute, layout
+from vibnet.graph.rules import compute, layout, picks
 
 _BY_RULE: dict[Rule, str] = {
     compute.pointwise: "pointwise where masked_fill threshold lerp hardswish hardsigmoid "
@@ -30,19 +30,20 @@ _BY_RULE: dict[Rule, str] = {
     layout.unsqueeze: "unsqueeze",
     layout.squeeze: "squeeze",
     layout.alias: "detach alias clone contiguous _to_copy lift_fresh lift_fresh_copy",
+    layout.restride: "as_strided",
     layout.permute: "permute transpose t",
     layout.expand: "expand",
     layout.repeat: "repeat",
     layout.cat: "cat",
     layout.stack: "stack",
-    layout.slice_: "slice",
-    layout.split: "split split_with_sizes chunk",
-    layout.select: "select",
-    layout.unbind: "unbind",
-    layout.flip: "flip",
-    layout.roll: "roll",
-    layout.index: "index index_select",
-    layout.pad: "constant_pad_nd",
+    picks.slice_: "slice",
+    picks.split: "split split_with_sizes chunk",
+    picks.select: "select",
+    picks.unbind: "unbind",
+    picks.flip: "flip",
+    picks.roll: "roll",
+    picks.index: "index index_select",
+    picks.pad: "constant_pad_nd",
     layout.pixel_shuffle: "pixel_shuffle",
     layout.pixel_unshuffle: "pixel_unshuffle",
     layout.copy_: "copy_ copy",

@@ -1,0 +1,71 @@
+import pytest
+import torch
+from torch import nn
+
+from vibnet.graph.probe import analyse
+
+
+class Order(nn.Module):
+    """A buffer of channel numbers, and a way to use it."""
+
+    def __init__(self, use, numbers=(3, 0, 7, 1), saved=True, kind=torch.int64):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(len(numbers), 4, 1)
+        self.register_buffer("order", torch.tensor(numbers, dtype=kind), persistent=saved)
+        self.use = use
+
+    def forward(self, x):
+        return self.b(self.use(self.a(x), self.order))
+
+
+def picked(x, order):
+    return x[:, order]
+
+
+PICKS = {
+    "index": (picked, (3, 0, 7, 1)),
+    "index_select": (lambda x, order: x.index_select(1, order), (3, 0, 7, 1)),
+    "negative": (picked, (-1, 0, -8)),
+    "repeated": (picked, (2, 2, 5)),
+    "cast": (lambda x, order: x[:, order.long()], (3, 0, 7, 1)),
+}
+
+
+@pytest.mark.parametrize("name", PICKS)
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32])
+def test_units_picked_by_a_buffer_can_be_cut(name, kind):
+    use, numbers = PICKS[name]
+    graph = analyse(Order(use, numbers, kind=kind), torch.randn(2, 3, 6, 6))
+    writer = graph.parameters["a.weight"][0]
+    assert sum(s.size for s in graph.sites) == len(set(writer[list(numbers)].tolist()))
+    assert graph.remaps["order"].tolist() == writer.tolist()
+    reader = next(r for r in graph.readers if r.parameter == "b.weight")
+    assert reader.units.tolist() == writer[list(numbers)].tolist()
+    assert graph.parameters["order"][0].tolist() == reader.units.tolist()
+
+
+NOT_PICKS = {
+    "another use": (lambda x, order: x[:, order] + order.sum(), {}, "has another use too"),
+    "changed": (lambda x, order: x[:, order.add_(0)], {}, "has another use too"),
+    "not saved": (picked, {"saved": False}, "picks positions by number"),
+    "computed": (lambda x, order: x[:, order + 0], {}, "picks positions by number"),
+    "part of it": (lambda x, order: x[:, order[:4]], {}, "picks positions by number"),
+    "two sizes": (
+        lambda x, order: x[:, order] + torch.cat([x, x], 1)[:, order],
+        {},
+        "picks positions by number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_PICKS)
+def test_units_picked_in_any_other_way_are_pinned(name):
+    use, options, why = NOT_PICKS[name]
+    numbers = (3, 0, 7, 1, 2) if name == "part of it" else (3, 0, 7, 1)
+    model = Order(use, numbers, **options)
+    if name == "part of it":
+        model.b = nn.Conv2d(4, 4, 1)
+    graph = analyse(model, torch.randn(2, 3, 6, 6))
+    assert graph.sites == []
+    assert graph.total == 0
+    assert any(why in s.reason for s in graph.pinned), [s.reason for s in graph.pinned]
