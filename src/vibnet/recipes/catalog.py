@@ -87,10 +87,10 @@ _ALL = (
         "LeNet-5-Caffe on MNIST, its flattened features gated too",
         LeNet5Caffe,
         "mnist",
-        Settings(dense_epochs=5, gate_epochs=80, gamma=1e-5),
+        Settings(dense_epochs=5, gate_epochs=100, tune_epochs=10, gamma=1e-5),
         {
             "features": ["fc1"],
-            "weights": {"conv1": "area", "conv2": "area", "fc1:features": 10.0, "fc1": 10.0},
+            "weights": {"conv1": "area", "conv2": "area", "fc1:features": 14.0, "fc1": 14.0},
         },
     ),
     Recipe(
