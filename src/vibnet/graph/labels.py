@@ -35,6 +35,7 @@ class Labels:
         self.count = 1
         self._pairs: list[tuple[Array, Array]] = []
         self._pins: list[tuple[Array, str]] = []
+        self._resolved: tuple[tuple[int, ...], Array, dict[int, str]] | None = None
 
     def new(self, size: int) -> Array:
         """A dimension of ``size`` new units."""
@@ -69,6 +70,12 @@ class Labels:
 
     def resolve(self) -> tuple[Array, dict[int, str]]:
         """The class of every label (its smallest member), and the reason of every pinned class."""
+        state = self.count, len(self._pairs), len(self._pins)
+        if self._resolved is None or self._resolved[0] != state:
+            self._resolved = (state, *self._resolve())
+        return self._resolved[1:]
+
+    def _resolve(self) -> tuple[Array, dict[int, str]]:
         parent = np.arange(self.count)
         if self._pairs:
             left = np.concatenate([a for a, _ in self._pairs])
@@ -82,11 +89,12 @@ class Labels:
                 np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
                 while not np.array_equal(parent, parent[parent]):
                     parent = parent[parent]
-        pinned: dict[int, str] = {}
-        for atoms, reason in self._pins:
-            for root in np.unique(parent[atoms]).tolist():
-                pinned.setdefault(root, reason)
-        return parent, pinned
+        which = np.full(self.count, -1)
+        for k in reversed(range(len(self._pins))):  # the first reason stays
+            which[parent[self._pins[k][0]]] = k
+        pinned = np.flatnonzero(which >= 0)
+        reasons = (self._pins[k][1] for k in which[pinned].tolist())
+        return parent, dict(zip(pinned.tolist(), reasons, strict=True))
 
 
 def merge(dims: list[Array], labels: Labels, reason: str) -> Array:

@@ -43,10 +43,6 @@ class Probe:
     ) -> None:
         self.model, self.traces, self.graph = model, traces, graph
         self.replay = Replay(engine, graph)
-        self.expected = [
-            {key: self.replay.expected(dims) for key, dims in known.items()}
-            for known in engine.dims_of
-        ]
         self.numbers = [0] if _alike(traces[0], traces[-1]) else [0, 1]
         self.fake = bool(traces[0].calls) and "Fake" in type(traces[0].outputs[0]).__name__
 
@@ -109,7 +105,7 @@ class Probe:
 
     def _compare(self, number: int, before: cap.Trace, after: cap.Trace, kept: Mask) -> str:
         """The first call of a trial, complete or broken off, that differs from the prediction."""
-        expected = self.expected[number]
+        dims_of, known = self.replay.engine.dims_of[number], dict[int, int]()
         for old, new in zip(before.calls, after.calls, strict=False):
             if old.op != new.op:
                 return f"after a trial cut the model takes another path at {old}; {remedy(old.op)}"
@@ -119,9 +115,9 @@ class Probe:
                     f"a trial cut {numbers[1]}); write it out, or keep it in the module"
                 )
             for a, b in zip(old.results, new.results, strict=True):
-                if id(a) not in expected:
+                if id(a) not in dims_of:
                     continue
-                shape = tuple(int(np.where(u < 0, True, kept[u]).sum()) for u in expected[id(a)])
+                shape = self.replay.shape(dims_of[id(a)], kept, known)
                 if shape != tuple(b.shape):
                     return (
                         f"{old} has a size written into it: after a trial cut it gives "

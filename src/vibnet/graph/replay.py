@@ -51,9 +51,12 @@ class Replay:
     def _number(self, dim: Array, units: Array) -> None:
         self.units[self.roots[dim[0]]] = units  # a root stands for one unit
 
-    def expected(self, dims: Dims) -> list[Array]:
-        """The units of every position of every dimension of a tensor."""
-        return [self.units[dim[0]] for dim in dims]
+    def shape(self, dims: Dims, kept: Mask, known: dict[int, int]) -> tuple[int, ...]:
+        """The shape that a tensor has after a cut; `known` holds the sizes of dimensions so far."""
+        for dim in dims:
+            if id(dim) not in known:
+                known[id(dim)] = len(self._stay(self.units[dim[0]], kept))
+        return tuple(known[id(dim)] for dim in dims)
 
     def _seed(self, dim: Array, kept: Mask) -> Array:
         stay = self._stay(self.units[dim[0]], kept)

@@ -4,7 +4,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -131,24 +130,52 @@ def _owner(parameter: str) -> str:
     return parameter.rpartition(".")[0] or parameter
 
 
+class _Names:
+    """For every class of labels, names in the order in which they were first given."""
+
+    def __init__(self, count: int) -> None:
+        self.number = np.zeros(count, dtype=np.int64)
+        self.lists: list[tuple[str, ...]] = [()]
+        self._numbers: dict[tuple[str, ...], int] = {(): 0}
+
+    def add(self, roots: Array, name: str) -> None:
+        """Give a name to classes."""
+        before = self.number[roots]
+        for number in np.unique(before).tolist():
+            names = self.lists[number]
+            if name in names:
+                continue
+            self.number[roots[before == number]] = self.index((*names, name))
+
+    def index(self, names: tuple[str, ...]) -> int:
+        """The number of a list of names."""
+        if names not in self._numbers:
+            self._numbers[names] = len(self.lists)
+            self.lists.append(names)
+        return self._numbers[names]
+
+    def first(self, roots: Array, name: str) -> None:
+        """Give a name to those classes that have none."""
+        self.add(roots[self.number[roots] == 0], name)
+
+
 class _Builder:
     def __init__(self, engine: Labeller, traces: list[Trace], model: nn.Module) -> None:
         self.engine, self.traces, self.model = engine, traces, model
         self.roots, self.pins = engine.labels.resolve()
         self.places = find(engine, traces, self.roots)
-        self.writers: dict[int, dict[str, None]] = defaultdict(dict)
-        self.order: dict[int, None] = {}
+        count = engine.labels.count
+        self.writers, self.readers, self.ungated = (_Names(count) for _ in range(3))
         done: dict[str, Array] = {}
+        written = [np.arange(0)]
         for write in engine.writes:
             if np.array_equal(done.get(write.parameter, ()), write.atoms):
                 continue  # the other trace saw the same
             done[write.parameter] = write.atoms
-            name = _owner(write.parameter)
-            for root in self.roots[write.atoms].tolist():
-                self.writers[root][name] = None
-                self.order.setdefault(root)
-        self.readers: dict[int, dict[str, None]] = defaultdict(dict)
-        self.ungated: dict[int, str] = {}
+            written.append(self.roots[write.atoms])
+            self.writers.add(written[-1], _owner(write.parameter))
+        found, first = np.unique(np.concatenate(written), return_index=True)
+        self.order = found[np.argsort(first)]
         self.detours: dict[tuple[str, int], Detour | None] = {}
         self._reads()
 
@@ -165,17 +192,15 @@ class _Builder:
         }
         for read in self.engine.reads:
             call = self.traces[read.trace].calls[read.call]
-            roots = np.unique(self.roots[read.atoms[0]]).tolist()
+            roots = self.roots[read.atoms[0]]
             reason = ""
             if (read.trace, read.call) not in self.places:
                 reason = f"{call} does not read its module's own input, so no gate can stand there"
             elif not self.foldable[read.parameter] and not self._detour(read):
                 reason = f"{read.parameter} is also used elsewhere, so no multiplier fits into it"
-            name = _owner(read.parameter)
-            for root in roots:
-                self.readers[root][name] = None
-                if reason:
-                    self.ungated.setdefault(root, reason)
+            self.readers.add(roots, _owner(read.parameter))
+            if reason:
+                self.ungated.first(roots, reason)
 
     def _detour(self, read: Read) -> bool:
         """Whether the multipliers of a read can go elsewhere: the same place in all its calls."""
@@ -191,24 +216,30 @@ class _Builder:
 
     def sites(self) -> tuple[list[Site], list[Site], Array]:
         """Cuttable sites, pinned sites, and the number of every class."""
-        groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-        for root in self.order:
-            reason = self.pins.get(root, "")
-            if not reason and root not in self.readers:
-                reason = "nothing reads it with a stored weight"
-            key = (tuple(self.writers[root]), reason, self.ungated.get(root, ""))
-            groups[key].append(root)
+        pins = _Names(self.engine.labels.count)
+        for root, reason in self.pins.items():
+            pins.number[root] = pins.index((reason,))
+        unread = (pins.number == 0) & (self.readers.number == 0)
+        pins.first(np.flatnonzero(unread), "nothing reads it with a stored weight")
+        kinds = self.writers.number[self.order]
+        for names in (pins, self.ungated):
+            kinds = kinds * len(names.lists) + names.number[self.order]
+        _, first, kind = np.unique(kinds, return_index=True, return_inverse=True)
         index = np.full(self.engine.labels.count, -1, dtype=np.int64)
         good: list[Site] = []
         bad: list[Site] = []
-        names: dict[str, int] = defaultdict(int)
+        made: dict[str, int] = defaultdict(int)
         total = 0
-        for (writers, reason, ungated), roots in groups.items():
+        for number in np.argsort(first).tolist():
+            roots = self.order[kind == number]
+            writers = self.writers.lists[self.writers.number[roots[0]]]
+            reason = "".join(pins.lists[pins.number[roots[0]]])
+            ungated = "".join(self.ungated.lists[self.ungated.number[roots[0]]])
             readers: dict[str, None] = {}
-            for root in roots:
-                readers.update(self.readers.get(root, {}))
-            names[writers[0]] += 1
-            name = writers[0] + (f"#{names[writers[0]]}" if names[writers[0]] > 1 else "")
+            for reader in dict.fromkeys(self.readers.number[roots].tolist()):
+                readers.update(dict.fromkeys(self.readers.lists[reader]))
+            made[writers[0]] += 1
+            name = writers[0] + (f"#{made[writers[0]]}" if made[writers[0]] > 1 else "")
             units = np.arange(0)
             if not reason:
                 units = np.arange(total, total + len(roots))
