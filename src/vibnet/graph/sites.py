@@ -15,6 +15,7 @@ from vibnet.graph.constraints import EqualBlocks
 from vibnet.graph.detours import Detour, detour
 from vibnet.graph.labeller import Labeller, Read
 from vibnet.graph.labels import Array
+from vibnet.graph.names import Names
 from vibnet.graph.places import Place, find
 
 
@@ -130,42 +131,13 @@ def _owner(parameter: str) -> str:
     return parameter.rpartition(".")[0] or parameter
 
 
-class _Names:
-    """For every class of labels, names in the order in which they were first given."""
-
-    def __init__(self, count: int) -> None:
-        self.number = np.zeros(count, dtype=np.int64)
-        self.lists: list[tuple[str, ...]] = [()]
-        self._numbers: dict[tuple[str, ...], int] = {(): 0}
-
-    def add(self, roots: Array, name: str) -> None:
-        """Give a name to classes."""
-        before = self.number[roots]
-        for number in np.unique(before).tolist():
-            names = self.lists[number]
-            if name in names:
-                continue
-            self.number[roots[before == number]] = self.index((*names, name))
-
-    def index(self, names: tuple[str, ...]) -> int:
-        """The number of a list of names."""
-        if names not in self._numbers:
-            self._numbers[names] = len(self.lists)
-            self.lists.append(names)
-        return self._numbers[names]
-
-    def first(self, roots: Array, name: str) -> None:
-        """Give a name to those classes that have none."""
-        self.add(roots[self.number[roots] == 0], name)
-
-
 class _Builder:
     def __init__(self, engine: Labeller, traces: list[Trace], model: nn.Module) -> None:
         self.engine, self.traces, self.model = engine, traces, model
         self.roots, self.pins = engine.labels.resolve()
         self.places = find(engine, traces, self.roots)
         count = engine.labels.count
-        self.writers, self.readers, self.ungated = (_Names(count) for _ in range(3))
+        self.writers, self.readers, self.ungated = (Names(count) for _ in range(3))
         done: dict[str, Array] = {}
         written = [np.arange(0)]
         for write in engine.writes:
@@ -216,7 +188,7 @@ class _Builder:
 
     def sites(self) -> tuple[list[Site], list[Site], Array]:
         """Cuttable sites, pinned sites, and the number of every class."""
-        pins = _Names(self.engine.labels.count)
+        pins = Names(self.engine.labels.count)
         for root, reason in self.pins.items():
             pins.number[root] = pins.index((reason,))
         unread = (pins.number == 0) & (self.readers.number == 0)
