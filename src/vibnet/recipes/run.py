@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -126,6 +127,7 @@ def run(
             f"{folder} holds a run. Resume it, or name another folder: nothing is overwritten."
         )
     folder.mkdir(parents=True, exist_ok=True)
+    begin = time.process_time()
     fitted = fit(
         job.model,
         job.data,
@@ -140,11 +142,11 @@ def run(
         on_warning=on_warning,
     )
     body = _body(job, fitted)
+    body["timing"] |= {"seconds": fitted.seconds, "cpu_seconds": time.process_time() - begin}
     if fitted.done and fitted.small is not None:
         save(fitted.small, folder / "model", fitted.report)
         body |= _results(job, fitted)
         body["timing"] |= _latencies(fitted, job.data.example)
-    body["timing"]["seconds"] = fitted.seconds
     body["host"] = host(job.model) | {"command": command}
     write(folder / "run.json", json.dumps(body, indent=1).encode())
     return body
