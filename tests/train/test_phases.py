@@ -1,17 +1,20 @@
 import copy
+import dataclasses
 import json
 
 import pytest
 import torch
 from torch import nn
-from training import Toy, mlp, same
+from training import SHORT, Toy, mlp, same
 
 from vibnet.config import Settings
+from vibnet.cost import measure
 from vibnet.errors import ConfigError
 from vibnet.graph.prices import totals
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import prune
 from vibnet.surgery.verify import answers, difference
+from vibnet.train.loop import fit
 from vibnet.train.phases import Record, State
 
 X = Toy().example
@@ -239,3 +242,31 @@ def test_modes_are_put_back():
     assert [m.training for m in small] == expected
     assert not state.model.training
     assert not state.model.places.training
+
+
+def test_every_unit_leaves_its_signal_to_noise_ratio():
+    for changes in ({}, {"shrink": False}, {"tune_epochs": 1}, {"ema": 0.5}):
+        fitted = fit(mlp(), Toy(), None, dataclasses.replace(SHORT, **changes))
+        found = {name: len(snr) for name, snr in fitted.snr.items()}
+        assert found == fitted.report.plan.sizes
+    fitted = fit(mlp(), Toy(), None, SHORT)
+    above = {name: max(1, sum(x > 1 for x in snr)) for name, snr in fitted.snr.items()}
+    assert above == {name: len(kept) for name, kept in fitted.report.plan.kept.items()}
+
+
+def test_weights_are_written_down_in_every_phase():
+    fitted = fit(mlp(), Toy(), None, dataclasses.replace(SHORT, tune_epochs=1))
+    dense, small = (measure(m, Toy().example) for m in (fitted.dense, fitted.small))
+    first, last = fitted.history[0], fitted.history[-1]
+    assert (first.phase, first.weights, first.macs) == ("dense", dense.weights, dense.macs)
+    assert (last.phase, last.weights, last.macs) == ("tune", small.weights, small.macs)
+    assert small.weights < dense.weights
+
+
+@pytest.mark.parametrize("tune", [0, 1])
+def test_the_report_is_against_the_dense_model_though_units_left_before(tune):
+    fitted = fit(mlp(), Toy(), None, dataclasses.replace(SHORT, tune_epochs=tune))
+    counts = tuple(sum(p.numel() for p in m.parameters()) for m in (fitted.dense, fitted.small))
+    assert fitted.report.weights == counts
+    assert counts[1] < counts[0]
+    assert not fitted.report.unchanged

@@ -22,7 +22,6 @@ from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import Recipe
 from vibnet.recipes.images import Images
 from vibnet.surgery.artefact import save, write
-from vibnet.surgery.gated import Gated
 from vibnet.train.loop import Data, Fit, fit, validate
 from vibnet.train.objective import Objective, classification
 from vibnet.train.phases import Record
@@ -201,7 +200,7 @@ def _results(job: Job, fitted: Fit) -> dict[str, Any]:
             for n in plan.sizes
         ],
         "pinned": plan.pinned,
-        "snr": _snr(fitted.gated),
+        "snr": fitted.snr,
         "difference": report.difference,
         "weights_sha256": fingerprint_of_weights(small),
     }  # fmt: skip
@@ -209,12 +208,6 @@ def _results(job: Job, fitted: Fit) -> dict[str, Any]:
 
 def _numbers(cost: Cost) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(cost).items() if k != "latency"}
-
-
-def _snr(gated: Gated | None) -> dict[str, list[float]]:
-    """The signal-to-noise ratio of every unit that is left at the end, site by site."""
-    gates = gated.all_gates() if gated is not None else ()
-    return {site.name: gate.snr().detach().tolist() for site, gate in gates}
 
 
 def _latencies(fitted: Fit, example: Any) -> dict[str, Any]:

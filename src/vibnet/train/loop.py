@@ -3,9 +3,8 @@
 import copy
 import functools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ from vibnet.surgery.attach import penalty
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import Report, prune
 from vibnet.train import checkpoint, watch
+from vibnet.train.clock import Clock
 from vibnet.train.objective import Function, Objective, classification, distilled, function
 from vibnet.train.phases import Record, State
 from vibnet.train.schedule import rate, rise
@@ -51,7 +51,9 @@ class Fit:
     Attributes:
         dense: the model after the dense phase.
         gated: the model after the phase with gates; None before that phase and in fine-tuning.
-        small: the model after the cut and fine-tuning, and `report` of the cut.
+        small: the model after the cut and fine-tuning.
+        report: of the cut, against the dense model.
+        snr: per gated site the signal-to-noise ratio of every unit, as it left or at the end.
         history: a record per epoch.
         warnings: what looked wrong.
         seconds: of this call.
@@ -62,6 +64,7 @@ class Fit:
     gated: Gated | None
     small: nn.Module | None
     report: Report | None
+    snr: dict[str, list[float]]
     history: list[Record]
     warnings: list[str]
     seconds: float
@@ -110,7 +113,7 @@ def fit(
             are not to be resumed; or `data.train` gives another number of batches than it says.
         ArtefactError: all checkpoints are damaged.
     """
-    clock = _Clock(seconds, save_every)
+    clock = Clock(seconds, save_every)
     objective = objective or classification()
     if not isinstance(objective, Objective):
         objective = function(objective)
@@ -150,42 +153,24 @@ def _checkpoints(folder: str | Path | None, resume: bool) -> Path | None:
     return where
 
 
-class _Clock:
-    """When to save, and when to stop: before the next epoch would be too late."""
-
-    def __init__(self, seconds: float, save_every: float) -> None:
-        self.begin = self.last = time.monotonic()
-        self.at_save = -math.inf  # the first epoch is saved
-        self.limit, self.save_every, self.longest = seconds, save_every, 0.0
-
-    def tick(self) -> None:
-        now = time.monotonic()
-        self.longest, self.last = max(self.longest, now - self.last), now
-
-    def saved(self) -> None:
-        self.at_save = self.last = time.monotonic()
-
-    @property
-    def due(self) -> bool:
-        return self.last - self.at_save >= self.save_every
-
-    @property
-    def over(self) -> bool:
-        return self.last - self.begin + 1.5 * self.longest > self.limit
-
-
-def _result(state: State, clock: _Clock, done: bool) -> Fit:
+def _result(state: State, clock: Clock, done: bool) -> Fit:
     small, report = None, state.report
     state.put_modes_back()
     gated = state.result if isinstance(state.result, Gated) else None
     if gated is not None:
         if done:
+            state.note_snr(gated)
             small, report = prune(gated)
     elif state.phase == "tune":
         small = state.result
     dense = state.dense if state.dense is not None else state.result
+    if report is not None:
+        whole = all(len(report.plan.kept[n]) == size for n, size in report.plan.sizes.items())
+        before = sum(p.numel() for p in dense.parameters())
+        report = replace(report, weights=(before, report.weights[1]), unchanged=whole)
     seconds = clock.last - clock.begin
-    return Fit(dense, gated, small, report, state.history, state.warnings, seconds, done)
+    lists = state.history, state.warnings
+    return Fit(dense, gated, small, report, state.snr, *lists, seconds, done)
 
 
 def _phase(

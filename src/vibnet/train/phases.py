@@ -14,6 +14,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vibnet.config import Settings
+from vibnet.cost import measure
 from vibnet.errors import ConfigError
 from vibnet.graph.prices import totals
 from vibnet.graph.sites import fingerprint
@@ -65,12 +66,14 @@ class State:
     average: AveragedModel | None = None
     patience: Patience = field(init=False)
     history: list[Record] = field(default_factory=list)
+    snr: dict[str, list[float]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.modes = {name: module.training for name, module in self.model.named_modules()}
         self.source = fingerprint(self.model)
         self.patience = Patience(self.settings.patience, self.settings.margin)
+        self._totals = (0, 0)  # of a phase without gates, once it has been measured
         self._equip()
 
     @property
@@ -102,9 +105,11 @@ class State:
             self.model = attach(self.result, self.example, **self.options)
             self.phase = "gate"
         else:
+            assert isinstance(self.result, Gated)
+            self.note_snr(self.result)
             self.model, self.report = prune(self.result)
             self.phase = "tune"
-        self.epoch = 0
+        self.epoch, self._totals = 0, (0, 0)
         self._equip()
 
     def _equip(self) -> None:
@@ -150,11 +155,19 @@ class State:
     def _without(self, dead: np.ndarray) -> bool:
         assert isinstance(self.model, Gated)
         kept = self.model.legal(~dead)
+        self.note_snr(self.model, ~kept)
         if self.average is not None:
             average = self.average.module
             assert isinstance(average, Gated)
             shrink(average, None, ~kept)
         return shrink(self.model, self.optimizer, ~kept)
+
+    def note_snr(self, gated: Gated, leave: np.ndarray | None = None) -> None:
+        """Write down the signal-to-noise ratios of units that leave, or of all at the end."""
+        snr = gated.snr()
+        for site in gated.sites:
+            units = site.units if leave is None else site.units[leave[site.units]]
+            self.snr.setdefault(site.name, []).extend(snr[units].tolist())
 
     def put_modes_back(self) -> None:
         """Put the models that are handed out in the modes that the given model was in."""
@@ -167,11 +180,16 @@ class State:
 
     def record(self, loss: float, nats: float, validation: float) -> Record:
         """Write the epoch down."""
-        model, kept, numbers = self.result, {}, (0, 0)
+        model, kept = self.result, {}
         if isinstance(model, Gated):
             mask = model.kept()
             kept = {s.name: int(mask[s.units].sum()) for s in model.sites}
             numbers = totals(model.graph, mask)
+        else:
+            if self._totals == (0, 0):
+                cost = measure(model, self.example)
+                self._totals = cost.weights, cost.macs
+            numbers = self._totals
         made = Record(self.phase, self.epoch, loss, nats, validation, kept, *numbers)
         self.history.append(made)
         return made
@@ -205,6 +223,7 @@ class State:
             "plan": self.report.plan.to_json() if self.report else None,
             "difference": self.report.difference if self.report else None,
             "history": [dataclasses.asdict(r) for r in self.history],
+            "snr": self.snr,
             "warnings": self.warnings,
         }
 
@@ -240,7 +259,7 @@ class State:
         self._restore_optimizer(parts.get("optimizer", {}))
         self.epoch, self.patience.counts = body["epoch"], body["patience"]
         self.history = [Record(**r) for r in body["history"]]
-        self.warnings = list(body["warnings"])
+        self.snr, self.warnings = body["snr"], list(body["warnings"])
         torch.set_rng_state(parts["random"]["cpu"])
         if "cuda" in parts["random"]:
             torch.cuda.set_rng_state(parts["random"]["cuda"])
