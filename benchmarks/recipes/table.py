@@ -72,6 +72,25 @@ def paired(kind: Path) -> str:
     return "\n".join(lines)
 
 
+def beside_scratch(kind: Path) -> str:
+    """The small networks against the same shapes trained from new weights, where that was done."""
+    found = [run for run in runs(kind) if "scratch" in run]
+    if not found:
+        return ""
+    small = [run["test"]["small"] for run in found]
+    new = [run["scratch"]["test"] for run in found]
+    dense = [run["test"]["dense"] for run in found]
+    return "\n".join(
+        [
+            f"The same shapes trained from new weights (`scratch.py`), {kind.name}, as many epochs "
+            f"in all, test error in percent, paired by seed, 95 % interval:\n",
+            f"- from new weights: {cell(new)}",
+            f"- small less new: {interval([a - b for a, b in zip(small, new, strict=True)])}",
+            f"- small less dense: {interval([a - b for a, b in zip(small, dense, strict=True)])}\n",
+        ]
+    )
+
+
 def main() -> None:
     """Write the page."""
     kinds = sorted(path for path in RESULTS.iterdir() if path.is_dir() and runs(path))
@@ -81,7 +100,10 @@ def main() -> None:
         cells = [cell([read(run) for run in found]) for read in COLUMNS.values()]
         threads = sorted({run["host"]["threads"] for run in found})
         lines.append(f"| {kind.name} | {len(found)} | {' | '.join(cells)} | {threads} |")
-    lines += ["", *filter(None, (paired(kind) for kind in kinds))]
+    lines += [
+        "",
+        *filter(None, (part(kind) for kind in kinds for part in (beside_scratch, paired))),
+    ]
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
 
 
