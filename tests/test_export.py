@@ -162,3 +162,18 @@ def test_inputs_are_like_the_example_but_for_their_rows():
     assert (int(ids.min()), int(ids.max())) == (3, 7)
     assert scalar is example[2]
     assert torch.equal(inputs_like(example, 50)[0], x)
+
+
+@both
+def test_a_path_that_is_no_file_is_refused(write, name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match="is there and is no file"):
+        write(net(), torch.randn(2, 2, 6, 6), tmp_path / name)
+    assert (tmp_path / name).is_dir()
+
+
+@both
+def test_an_example_that_the_model_does_not_take_is_named_first(write, name, tmp_path):
+    with pytest.raises(CaptureError, match=r"Sequential itself does not run on a batch of 1"):
+        write(net(), torch.randn(2, 3, 6, 6), tmp_path / name)
+    assert not (tmp_path / name).exists()

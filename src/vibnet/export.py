@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+import re
 import statistics
 import tempfile
 import time
@@ -25,6 +26,7 @@ BATCHES = (1, 2, 32)  # rows of the inputs that an export is checked on
 TIMED = (1, 32)
 TOLERANCE = 1e-5  # of the output scale
 LARGEST_MESSAGE = 300
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,10 @@ def _written(
     """Make the file beside its place, check it there, and put it in its place."""
     if not path.parent.is_dir():
         raise ConfigError(f"export: there is no folder {path.parent}. Make it first.")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"export: {path} is there and is no file. Name another.")
+    for rows in BATCHES:
+        _expected(model, inputs_like(example, rows), rows)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         made = Path(folder) / path.name
         with _quiet():
@@ -223,17 +229,10 @@ def checked(
     Raises:
         VerificationError: further than `TOLERANCE`, or not for every batch size.
     """
-    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     worst = 0.0
     for rows in BATCHES:
         x = inputs_like(example, rows, seed=rows)
-        try:
-            expected = answers(model, x, own)
-        except Exception as error:  # another person's forward
-            raise CaptureError(
-                f"export: {type(model).__name__} itself does not run on a batch of {rows}: "
-                f"{_first_line(error)}"
-            ) from error
+        expected = _expected(model, x, rows)
         try:
             found = [y.detach().double() for y in answer(x)]
         except Exception as error:  # whatever the runtime raises
@@ -253,8 +252,20 @@ def checked(
     return worst
 
 
+def _expected(model: nn.Module, x: Any, rows: int) -> list[Tensor]:
+    """PyTorch's answers, in the model's own type."""
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    try:
+        return answers(model, x, own)
+    except Exception as error:  # another person's forward
+        raise CaptureError(
+            f"export: {type(model).__name__} itself does not run on a batch of {rows}: "
+            f"{_first_line(error)}"
+        ) from error
+
+
 def _first_line(error: Exception) -> str:
-    lines = [x.strip() for x in str(error).splitlines() if x.strip()]
+    lines = [x.strip() for x in COLOUR.sub("", str(error)).splitlines() if x.strip()]
     return (lines[0] if lines else type(error).__name__)[:LARGEST_MESSAGE]
 
 

@@ -1,7 +1,9 @@
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from recorded import vibnet
 
 from vibnet.errors import ConfigError
@@ -47,3 +49,28 @@ def test_missing_data_say_what_to_set(monkeypatch):
 def test_the_package_installs_the_command():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"vibnet": "vibnet.cli:app"}
+
+
+def test_what_goes_wrong_elsewhere_is_one_line_and_code_2(monkeypatch):
+    def full(*_args):
+        raise OSError(28, "No space left on device", "runs/x/run.json")
+
+    def odd(*_args):
+        raise KeyError("first line\nsecond")
+
+    monkeypatch.setattr("vibnet.cli.run.given.changes", full)
+    done = vibnet("run", "digits-mlp")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "error: No space left on device: runs/x/run.json.\n"
+    monkeypatch.setattr("vibnet.cli.run.given.changes", odd)
+    done = vibnet("run", "digits-mlp")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: KeyError at test_app.py:")
+    assert "--debug shows" in done.stderr
+    assert isinstance(vibnet("run", "digits-mlp", "--debug").exception, KeyError)
+
+
+def test_the_version_is_that_of_the_package():
+    done = vibnet("--version")
+    assert done.exit_code == 0
+    assert done.stdout == f"vibnet {version('vibnet')}, torch {torch.__version__}\n"

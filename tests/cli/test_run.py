@@ -43,7 +43,7 @@ def process_as_it_was():
 def test_a_run_trains_cuts_tests_and_leaves_one_folder(tmp_path):
     folder, output = short_run(tmp_path / "run")
     assert {p.name for p in folder.iterdir()} == {
-        "checkpoint", "model", "report.html", "run.json", "started.json"
+        ".lock", "checkpoint", "model", "report.html", "run.json", "started.json"
     }  # fmt: skip
     body = json.loads((folder / "run.json").read_text())
     assert body["done"]
@@ -186,3 +186,56 @@ def test_a_final_run_calls_its_validation_figure_what_it_is(tmp_path):
     assert "training images error (%)" in done.stdout
     assert "validation error" not in done.stdout
     assert "there is no validation figure" in (tmp_path / "run" / "report.html").read_text()
+
+
+BROKEN = {
+    "labels above": ("self.y += 9", "Target"),
+    "labels below": ("self.y -= 9", "Target"),
+    "validation labels": ("self.y[50] = 7", "the labels go from 0 to 7, but the model gives 3"),
+    "test labels": ("self.y[70] = -1", "the labels go from -1 to 2, but the model gives 3"),
+    "no numbers": (
+        "self.x[3] = float('nan')",
+        "of dense epoch 1, step 1 are not finite",
+    ),
+    "lists": ("self.y = self.y.tolist()", "TypeError at "),
+    "another shape": ("self.x = self.x[:, :3]", "does not run on the example"),
+    "it raises": ("self.steps = 1 / 0", "ZeroDivisionError"),
+    "it leaves": ("raise SystemExit", "SystemExit"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_faults_in_ones_own_data_are_one_line(name, tmp_path, monkeypatch):
+    fault, text = BROKEN[name]
+    source = MODULE.replace("        self.example", f"        {fault}\n        self.example")
+    (tmp_path / "broken.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("broken", None)
+    done = vibnet("run", "--model", "broken:net", "--data", "broken:Data", *SHORT)
+    assert done.exit_code == 2, done.output
+    assert text in done.stderr
+    assert [w.split(": ")[0] for w in done.stderr.splitlines()] in (["error"], ["warning", "error"])
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--weights", "foo"), "weights must be one of"),
+        (("--features", "99"), "99"),
+    ],
+)
+def test_what_attach_refuses_is_refused_before_there_is_a_folder(words, text, tmp_path):
+    done = vibnet("run", "digits-mlp", *words, "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert text in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_sigterm_ends_with_143_and_says_how_to_go_on(tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(command, "run_job", lambda *_a, **_k: signal.raise_signal(signal.SIGTERM))
+    done = vibnet("run", "digits-mlp", "--out", tmp_path / "run")
+    assert done.exit_code == 143
+    assert "Go on with:" in done.stdout
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -3,15 +3,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 
 import vibnet
 from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import recipe
 from vibnet.recipes.run import fingerprint_of_weights, host, job, run
+from vibnet.report import read as read_record
+from vibnet.report import write_page
 from vibnet.train.loop import fit, validate
 from vibnet.zoo import data as sets
 
@@ -188,3 +192,39 @@ def test_a_run_killed_at_twenty_moments_ends_as_the_undisturbed_one(tmp_path):
         body = json.loads(path.read_text())
         assert numbers(body) == numbers(straight)
         assert len(list((path.parent / "checkpoint").iterdir())) == 4
+
+
+def test_one_process_at_a_time_runs_in_a_folder(tmp_path):
+    used = pytest.raises(ConfigError, match="is in use: another process runs in it")
+    with FileLock(tmp_path / ".lock"), used:
+        run(job(DIGITS, SMALL), tmp_path)
+    assert run(job(DIGITS, SMALL), tmp_path)["done"]
+
+
+def test_a_job_without_notes_has_a_page(tmp_path):
+    made = job(DIGITS, SMALL)
+    made.notes = {}
+    run(made, tmp_path)
+    page = write_page(read_record(tmp_path)).read_text()
+    assert made.name in page
+
+
+def test_the_commit_is_that_of_a_checkout_of_ours(monkeypatch):
+    answers = {"rev-parse": "src/vibnet/recipes/\n", "describe": "abc1234-dirty\n"}
+
+    def git(words, **_options):
+        return SimpleNamespace(stdout=answers[words[1]])
+
+    monkeypatch.setattr(subprocess, "run", git)
+    assert host(nn.Linear(1, 1))["commit"] == "abc1234-dirty"
+    answers["rev-parse"] = "lib/python/site-packages/vibnet/recipes/\n"
+    assert host(nn.Linear(1, 1))["commit"] == "unknown"
+
+
+def test_time_is_counted_over_all_pieces(tmp_path):
+    first = run(job(DIGITS, SMALL), tmp_path, seconds=0)
+    assert not first["done"]
+    before = first["timing"]
+    last = run(job(DIGITS, SMALL), tmp_path, resume=True)["timing"]
+    assert 0 < before["seconds"] < last["seconds"]
+    assert 0 < before["cpu_seconds"] < last["cpu_seconds"]

@@ -51,3 +51,35 @@ def test_one_test_image_is_named_only_where_their_number_is_known(tmp_path):
     notes = {**WHOLE["notes"], "data": "mine:Data"}
     assert grain(read(written(tmp_path, notes=notes))) == ""
     assert grain(read(written(tmp_path, metric="squared error"))) == ""
+
+
+def test_no_figure_is_taken_for_another(tmp_path):
+    """Every number of the record has its own value, so that each can have but one place."""
+    names = ("weights", "macs", "attention_macs", "neurons", "peak_memory")
+    before = {**WHOLE["before"], **{k: 800 + i for i, k in enumerate(names)}}
+    after = {**WHOLE["after"], **{k: 80 + 20 * i for i, k in enumerate(names)}}
+    errors = {
+        "test": {"dense": 3.0, "small": 4.5},
+        "validation": {"dense": 1.0, "small": 1.25},
+    }
+    timing = {
+        "latency_dense": {"1": 0.008, "32": 0.08},
+        "latency_small": {"1": 0.002, "32": 0.04},
+    }
+    record = read(written(tmp_path, before=before, after=after, timing=timing, **errors))
+    found = {row.name: (row.dense, row.small) for row in rows(record)}
+    assert found == {
+        "weights (r_W)": ("800", "80"),
+        "multiply-adds": ("801", "100"),
+        "multiply-adds of attention": ("802", "120"),
+        "neurons (r_N)": ("803", "140"),
+        "memory for one input": ("804 B", "160 B"),
+        "latency of 1": ("8.0 ms", "2.0 ms"),
+        "latency of 32": ("80.0 ms", "40.0 ms"),
+        "validation error (%)": ("1.00", "1.25"),
+        "test error (%)": ("3.00", "4.50"),
+    }
+    assert verdict(record) == (
+        "by-hand: the small network has 10.0 % of the weights and 12.5 % of the multiply-adds of "
+        "the dense one. The error on the test set is 4.50 %; the dense network's is 3.00 %."
+    )

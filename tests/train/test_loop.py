@@ -9,7 +9,7 @@ from training import SHORT, Toy, mlp, same, told
 
 from vibnet import attach, penalty
 from vibnet.config import Settings
-from vibnet.errors import ConfigError, NoSitesError
+from vibnet.errors import ConfigError, NoSitesError, TrainingError
 from vibnet.surgery.gated import Gated
 from vibnet.train import loop
 from vibnet.train.loop import call, fit, validate
@@ -278,3 +278,16 @@ def test_what_is_handed_out_before_the_end_is_what_there_is():
     whole = fit(mlp(), Toy(), None, SHORT)
     assert isinstance(whole.gated, Gated)
     assert type(whole.small) is nn.Sequential
+
+
+def test_a_validation_that_gives_no_number_is_refused():
+    x, y = torch.full((2, 6), float("nan")), torch.zeros(2, 3)
+    with pytest.raises(TrainingError, match=r"the mean squared error of 2 examples is nan"):
+        validate(mlp(), [(x, y)], regression())
+
+
+def test_what_attach_refuses_is_refused_before_training():
+    toy = Toy()
+    with pytest.raises(ConfigError, match="weights must be one of"):
+        fit(mlp(), toy, None, SHORT, options={"weights": "nothing"})
+    assert toy.epochs == []

@@ -97,3 +97,9 @@ def test_distillation_by_hand():
     student, label = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0])
     found = distilled(classification(), teacher, 0.5, 1.0)(None, student, label)
     assert float(found) == pytest.approx(0.5 * math.log(2) + 0.5 * 0.1927447, abs=1e-7)
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 2], [-100, 0]])
+def test_labels_beyond_the_classes_are_refused(labels):
+    with pytest.raises(ConfigError, match=f"from {labels[0]} to {labels[1]}, but .* 3 classes"):
+        classification().metric(torch.randn(2, 3), torch.tensor(labels))

@@ -1,3 +1,6 @@
+import dataclasses
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -51,8 +54,18 @@ def test_inputs_that_are_not_finite_are_named_first():
     model, x = mlp(), torch.ones(2, 6)
     model[4].bias.data[3] = NAN
     x[1, 2] = NAN
-    assert told(model, x).startswith("the inputs are not finite.")
-    assert told(model, {"input": x}).startswith("the inputs are not finite.")
+    for given in (x, {"input": x}):
+        text = str(diverged(model, given, "gate epoch 3, step 7"))
+        assert text == "the inputs of gate epoch 3, step 7 are not finite. Look at the data."
+
+
+def test_a_warning_about_a_billion_steps_comes_at_once():
+    settings = dataclasses.replace(SETTINGS, gate_lr=1e-12)
+    begin = time.monotonic()
+    assert "no gate can close: 1000000000 steps" in out_of_reach(
+        attach(mlp(), torch.ones(2, 6)), settings, 10**9
+    )
+    assert time.monotonic() - begin < 5
 
 
 def test_the_first_layer_whose_output_is_not_finite_is_named():
@@ -99,7 +112,7 @@ class Bad(Toy):
 
 
 def test_fit_stops_with_phase_epoch_step_and_cause():
-    with pytest.raises(TrainingError, match=r"dense epoch 1, step 2: the inputs are not finite"):
+    with pytest.raises(TrainingError, match=r"inputs of dense epoch 1, step 2 are not finite"):
         fit(mlp(), Bad(), None, SETTINGS)
     nothing = Objective(lambda y, _t: y.sum().log() * NAN, classification().metric, "x")
     with pytest.raises(TrainingError, match=r"dense epoch 1, step 1: the model's outputs are"):

@@ -97,7 +97,7 @@ def made(spec: str, option: str, seed: int = 0) -> Any:
         torch.manual_seed(seed)
         try:
             return factory()
-        except Exception as error:  # another person's code
+        except (Exception, SystemExit) as error:  # another person's code
             raise ConfigError(
                 f"{option}: {spec}() failed: {type(error).__name__}: {error}"
             ) from error
@@ -114,7 +114,7 @@ def _factory(spec: str, option: str) -> Callable[[], Any]:
         found = getattr(importlib.import_module(module), name)
     except AttributeError as error:
         raise ConfigError(f"{option}: the module {module} has no {name!r}.") from error
-    except Exception as error:  # another person's code
+    except (Exception, SystemExit) as error:  # another person's code
         raise ConfigError(
             f"{option}: {module} cannot be imported: {type(error).__name__}: {error}"
         ) from error

@@ -152,8 +152,8 @@ def _resumed(asked: Asked, out: Path | None) -> Path:
     found = before.get("command") if isinstance(before, dict) else None
     if found != asked.command:
         raise ConfigError(
-            f"{out} holds another run: {found}. Resume it with that command and --resume, "
-            f"or take another folder."
+            f"{out} holds another run: {found}. Resume it with that command and "
+            f"--out {shlex.quote(str(out))} --resume, or take another folder."
         )
     if (out / RUN).exists() and over(out):
         raise ConfigError(f"the run in {out} is over. Its report is {out / 'report.html'}.")

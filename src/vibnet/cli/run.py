@@ -1,6 +1,7 @@
 """`vibnet run`: train, cut, test, write it down."""
 
 import shlex
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,9 @@ from vibnet.errors import ConfigError
 from vibnet.recipes.run import Job
 from vibnet.recipes.run import run as run_job
 from vibnet.report import read, write_page
+from vibnet.surgery.attach import attach
 
-INTERRUPTED = 130
+INTERRUPTED = 128  # and the number of the signal
 
 Recipe = Annotated[str | None, typer.Argument(help="A name from `vibnet recipes`.")]
 Sets = Annotated[
@@ -91,9 +93,15 @@ def run(
     if threads is not None:
         torch.set_num_threads(threads)
     job = asked.job()
+    if not resume:
+        attach(job.model, job.data.example, **job.options)  # refused before there is a folder
     folder = jobs.folder(asked, out, resume)
     jobs.start(asked, job, folder)
     _run(asked, job, folder, limit, resume)
+
+
+def _stop(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _run(asked: jobs.Asked, job: Job, folder: Path, limit: float, resume: bool) -> None:
@@ -105,6 +113,7 @@ def _run(asked: jobs.Asked, job: Job, folder: Path, limit: float, resume: bool) 
     again = f"{asked.command} --out {shlex.quote(str(folder))} --resume"
     held_out = bool(job.notes.get("images", {}).get("validation", 1))
     watch = Watch(say.out, job.settings, job.objective.name, held_out)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         with watch:
             body = run_job(
@@ -116,11 +125,13 @@ def _run(asked: jobs.Asked, job: Job, folder: Path, limit: float, resume: bool) 
                 on_epoch=watch,
                 on_warning=say.warning,
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         kept = any((folder / "checkpoint").glob("*.json"))
         state = "The last checkpoint is kept." if kept else "There was no checkpoint yet."
         say.line(f"Stopped. {state} Go on with:\n  {again}")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED + (stop.args or (signal.SIGINT,))[0]) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     recorded = read(folder)
     if not body["done"]:
         say.line(f"The time is over; a checkpoint is kept. Go on with:\n  {again}")

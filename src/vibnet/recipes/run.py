@@ -6,7 +6,6 @@ import json
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from vibnet.config import Settings
@@ -27,6 +27,7 @@ from vibnet.train.objective import Objective, classification
 from vibnet.train.phases import Record
 
 SCHEMA, VERSION = "vibnet.run", 1
+LOCK = ".lock"  # held while a process runs in the folder
 
 
 class TestedData(Data, Protocol):
@@ -118,7 +119,8 @@ def run(
         repeated, nothing else does. `done` is false where the time was over first.
 
     Raises:
-        ConfigError: the folder holds another run, and `resume` is not set.
+        ConfigError: the folder holds another run, and `resume` is not set; or a process that lives
+            runs in it.
     """
     folder = Path(out)
     if not resume and (folder / "run.json").exists():
@@ -126,7 +128,23 @@ def run(
             f"{folder} holds a run. Resume it, or name another folder: nothing is overwritten."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    begin = time.process_time()
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return _run(job, folder, resume, seconds, save_every, command, on_epoch, on_warning)
+    except Timeout as error:
+        raise ConfigError(f"{folder} is in use: another process runs in it.") from error
+
+
+def _run(
+    job: Job,
+    folder: Path,
+    resume: bool,
+    seconds: float,
+    save_every: float,
+    command: str,
+    on_epoch: Callable[[Record], None],
+    on_warning: Callable[[str], None],
+) -> dict[str, Any]:
     fitted = fit(
         job.model,
         job.data,
@@ -141,7 +159,7 @@ def run(
         on_warning=on_warning,
     )
     body = _body(job, fitted)
-    body["timing"] |= {"seconds": fitted.seconds, "cpu_seconds": time.process_time() - begin}
+    body["timing"] |= {"seconds": fitted.seconds, "cpu_seconds": fitted.cpu_seconds}
     if fitted.done and fitted.small is not None:
         save(fitted.small, folder / "model", fitted.report)
         body |= _results(job, fitted)
@@ -156,7 +174,7 @@ def _body(job: Job, fitted: Fit) -> dict[str, Any]:
         "schema": SCHEMA,
         "version": VERSION,
         "name": job.name,
-        "notes": job.notes,
+        "notes": {"about": job.name, "data": type(job.data).__name__} | job.notes,
         "settings": dataclasses.asdict(job.settings),
         "options": job.options,
         "metric": job.objective.name,
@@ -253,16 +271,16 @@ def _flushes() -> bool:
 
 
 def _commit() -> str:
-    """The commit of the source, where it is a checkout."""
+    """The commit of the source where it is a checkout of ours, and whether it has been edited."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     try:
-        here = Path(__file__).parent
-        answer = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        if git("rev-parse", "--show-prefix") != "src/vibnet/recipes/":
+            return "unknown"
+        return git("describe", "--always", "--dirty", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return answer.stdout.strip()

@@ -65,7 +65,7 @@ def shrunk(share: float) -> str:
     ('7.0 %, 14.3 times less', '100.0 %', '125.0 %')
     """
     text = f"{100 * share:.1f} %"
-    return f"{text}, {1 / share:.1f} times less" if 0 < share < 0.995 else text
+    return f"{text}, {1 / share:.1f} times less" if 0 < share < 0.95 else text
 
 
 def number(value: float) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 
 
 class Clock:
@@ -11,6 +12,17 @@ class Clock:
         self.begin = self.last = time.monotonic()
         self.at_save = -math.inf  # the first epoch is saved
         self.limit, self.save_every, self.longest = seconds, save_every, 0.0
+        self._cpu, self._before = time.process_time(), (0.0, 0.0)
+
+    @property
+    def took(self) -> tuple[float, float]:
+        """Seconds so far: of wall time, and of the processor."""
+        wall, cpu = self._before
+        return wall + time.monotonic() - self.begin, cpu + time.process_time() - self._cpu
+
+    def go_on(self, took: Sequence[float]) -> None:
+        """Seconds that were spent before."""
+        self._before = took[0], took[1]
 
     def tick(self) -> None:
         """An epoch is over."""

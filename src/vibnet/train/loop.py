@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from vibnet.config import Settings
-from vibnet.errors import ConfigError
+from vibnet.errors import ConfigError, TrainingError
 from vibnet.graph.example import arguments
-from vibnet.surgery.attach import penalty
+from vibnet.surgery.attach import attach, penalty
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import Report, prune
 from vibnet.train import checkpoint, watch
@@ -56,7 +56,8 @@ class Fit:
         snr: per gated site the signal-to-noise ratio of every unit, as it left or at the end.
         history: a record per epoch.
         warnings: what looked wrong.
-        seconds: of this call.
+        seconds: of wall time, of this call and those that it goes on from.
+        cpu_seconds: the same of the processor's time, over all threads.
         done: whether all phases are over, or the time was.
     """
 
@@ -68,6 +69,7 @@ class Fit:
     history: list[Record]
     warnings: list[str]
     seconds: float
+    cpu_seconds: float
     done: bool
 
 
@@ -124,12 +126,17 @@ def fit(
         state = State(settings, data.example, dict(options or {}), copy.deepcopy(model))
         if where is not None and resume and (found := checkpoint.load(where)):
             state.restore(*found)
+            clock.go_on(found[1]["took"])
+        else:
+            with torch.random.fork_rng(cuda):  # what it refuses, it refuses before training
+                attach(state.model, state.example, **state.options)
         while True:
             for record in _phase(state, data, objective, on_warning):
                 on_epoch(record)
                 clock.tick()
                 if where is not None and (clock.due or clock.over or state.finished):
-                    checkpoint.save(where, len(state.history), state.tensors(), state.body())
+                    body = state.body() | {"took": clock.took}
+                    checkpoint.save(where, len(state.history), state.tensors(), body)
                     clock.saved()
                 if clock.over and not state.finished:
                     return _result(state, clock, done=False)
@@ -168,9 +175,8 @@ def _result(state: State, clock: Clock, done: bool) -> Fit:
         whole = all(len(report.plan.kept[n]) == size for n, size in report.plan.sizes.items())
         before = sum(p.numel() for p in dense.parameters())
         report = replace(report, weights=(before, report.weights[1]), unchanged=whole)
-    seconds = clock.last - clock.begin
     lists = state.history, state.warnings
-    return Fit(dense, gated, small, report, state.snr, *lists, seconds, done)
+    return Fit(dense, gated, small, report, state.snr, *lists, *clock.took, done)
 
 
 def _phase(
@@ -266,6 +272,7 @@ def validate(model: nn.Module, batches: Batches, objective: Objective) -> float:
 
     Raises:
         ConfigError: there is no example.
+        TrainingError: the mean is not finite.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -280,4 +287,9 @@ def validate(model: nn.Module, batches: Batches, objective: Objective) -> float:
             module.training = mode
     if not count:
         raise ConfigError("validate: there is no example. Give at least one batch.")
+    if not math.isfinite(total):
+        raise TrainingError(
+            f"validate: the mean {objective.name} of {count} examples is {total / count}. Look at "
+            f"the inputs and targets of the validation and test data."
+        )
     return total / count

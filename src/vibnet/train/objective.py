@@ -30,6 +30,12 @@ class Objective:
 
 
 def _wrong(output: Tensor, target: Tensor) -> Tensor:
+    low, high = int(target.min()), int(target.max())
+    if low < 0 or high >= output.shape[1]:
+        raise ConfigError(
+            f"classification: the labels go from {low} to {high}, but the model gives "
+            f"{output.shape[1]} classes. Labels count from 0."
+        )
     return 100.0 * (output.argmax(1) != target).double()
 
 

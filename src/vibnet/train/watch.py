@@ -23,6 +23,8 @@ def diverged(model: nn.Module, x: Any, where: str) -> TrainingError:
         x: the inputs that gave it.
         where: phase, epoch and step.
     """
+    if not finite(x):
+        return TrainingError(f"the inputs of {where} are not finite. Look at the data.")
     return TrainingError(
         f"training diverged in {where}: {_culprit(model, x)}. Lower the learning "
         f"rate, clip the gradient, or look at the data."
@@ -36,8 +38,6 @@ def finite(value: Any) -> bool:
 
 
 def _culprit(model: nn.Module, x: Any) -> str:
-    if not finite(x):
-        return "the inputs are not finite"
     for name, parameter in model.named_parameters():
         if not finite(parameter):
             return f"the parameter {name} is not finite"
@@ -80,7 +80,9 @@ def out_of_reach(gated: Gated, settings: Settings, steps: int) -> str:
     """
     if settings.optimizer == "sgd" or not settings.gamma:
         return ""
-    travel = sum(rate(settings.gate_schedule, k / steps) for k in range(steps)) * settings.gate_lr
+    points = min(steps, 1000)
+    mean = sum(rate(settings.gate_schedule, k / points) for k in range(points)) / points
+    travel = mean * steps * settings.gate_lr
     with torch.no_grad():
         mu = torch.cat([gate.mu.abs() for _, gate in gated.all_gates()])
         log_var = torch.cat([gate.log_var for _, gate in gated.all_gates()])
