@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A process per core, each with one thread: threads of small models mostly wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 # For the fuzz tests: how many cases, and a fresh seed that is printed so that a failure can be repeated.
 VIBNET_FUZZ ?= 5000
@@ -23,13 +25,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict src
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 fmt: $(STAMP)
 	$(BIN)/ruff format .
