@@ -338,6 +338,21 @@ NUMBERS = {
 }
 
 
+def test_a_factor_that_depends_on_the_width_pins_it():
+    class Factor(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            h = self.a(x)
+            return torch.addmm(self.b.bias, h, self.b.weight.t(), alpha=h.shape[1])
+
+    graph = analyse(Factor(), torch.randn(2, 4))
+    assert graph.sites == []
+    assert any("addmm in the model itself" in s.reason for s in graph.pinned if s.name == "a")
+
+
 class Numbers(nn.Module):
     def __init__(self, change):
         super().__init__()

@@ -72,7 +72,8 @@ class Call:
         if value is not None and not self.pointwise:
             return leaves[value : value + 1]
         kinds = (float, int, complex) if self.pointwise else (float, complex)
-        return [x for x in leaves if isinstance(x, kinds)]
+        factors = [v for k, v in self.kwargs.items() if k in ("alpha", "beta")]
+        return [x for x in leaves if isinstance(x, kinds)] + factors
 
     @property
     def draws(self) -> bool:
