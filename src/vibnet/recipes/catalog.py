@@ -54,7 +54,7 @@ def _digits_cnn() -> nn.Module:
 
 
 def _small_residual() -> nn.Module:
-    return ResidualCNN(width=8, blocks=(1, 1, 1))
+    return ResidualCNN(width=16, blocks=(1, 1, 1))
 
 
 _ALL = (
@@ -98,7 +98,14 @@ _ALL = (
         "a small residual CNN on Fashion-MNIST",
         _small_residual,
         "fashion-mnist",
-        Settings(batch=128, dense_epochs=12, gate_epochs=24, gamma=1e-4),
+        Settings(
+            batch=128,
+            dense_epochs=12,
+            gate_epochs=20,
+            tune_epochs=4,
+            gamma=1.1e-3,
+            dense_schedule="cosine",
+        ),
         {"weights": "macs"},
         Preparation(crop=2, flip=True),
     ),
