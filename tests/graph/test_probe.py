@@ -334,6 +334,12 @@ NUMBERS = {
     "full_like": lambda m, h: h + torch.full_like(h, h.shape[1]),
     "alpha": lambda m, h: h.add(h, alpha=h.shape[1]),
     "a limit": lambda m, h: h.clamp(max=h.shape[1] / 10),
+    "a turn of space": lambda m, h: h.roll(h.shape[1], 3),
+    "a place": lambda m, h: h[:, :, :, h.shape[1] // 4][..., None],
+    "a range": lambda m, h: h[:, :, h.shape[1] // 4 : h.shape[1] // 4 + 1],
+    "a divisor": lambda m, h: nn.functional.avg_pool2d(h, 2, divisor_override=h.shape[1]),
+    "a correction": lambda m, h: h.std(2, correction=h.shape[1], keepdim=True),
+    "a complex number": lambda m, h: (h * complex(0, h.shape[1])).abs(),
     "padding": lambda m, h: nn.functional.pad(h, (1, 1), value=h.shape[1]),
 }
 

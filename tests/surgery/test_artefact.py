@@ -371,3 +371,27 @@ def test_single_features_come_back(tmp_path):
     with pytest.raises(ArtefactError, match="was cut from another model"):
         vibnet.load(tmp_path, LeNet5Caffe(hidden=400))
     assert "fc1" in body.read_text()
+
+
+class Scaled(nn.Module):
+    """Units meet a buffer that is not saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.register_buffer("scale", torch.arange(8.0) + 1, persistent=False)
+
+    def forward(self, x):
+        return self.b(self.a(x) * self.scale)
+
+
+def test_a_buffer_that_is_cut_comes_back_though_models_do_not_save_it(tmp_path):
+    x = torch.randn(2, 4)
+    gated = vibnet.attach(Scaled(), x)
+    gated.gate("a").log_var.data[[0, 3]] = 9.0
+    small, _ = vibnet.prune(gated)
+    vibnet.save(small, tmp_path)
+    loaded = vibnet.load(tmp_path, Scaled())
+    assert loaded.scale.tolist() == [2.0, 3.0, 5.0, 6.0, 7.0, 8.0]
+    assert torch.equal(loaded(x), small(x))
+    assert "scale" not in loaded.state_dict()

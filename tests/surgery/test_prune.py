@@ -148,3 +148,22 @@ def test_modules_in_eval_mode_stay_in_eval_mode():
     assert [m.training for m in gated.model] == [m.training for m in small]
     assert not small[1].training
     assert small[0].training
+
+
+def test_tensors_of_an_earlier_forward_are_named():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            self.last = self.a(x)
+            return self.b(self.last)
+
+    example = torch.randn(3, 4)
+    gated = attach(Keeps(), example)
+    gated(example)
+    with pytest.raises(PlanError, match=r"holds tensors of an earlier forward, .*: last\. Delete"):
+        prune(gated)
+    del gated.model.last
+    assert prune(gated)[1].unchanged

@@ -257,7 +257,10 @@ def test_other_inputs_have_the_same_numbers():
     assert found["f"] is flags
     assert found["one"] is one
     assert found["k"] == 3
-    assert shuffled((torch.zeros(3, dtype=torch.int64), one)) is None
+    numbers, _ = shuffled((torch.full((30,), 4), one))
+    assert set(numbers.tolist()) <= {0, 1, 2, 3, 4, 5}
+    assert len(numbers.unique()) > 1
+    assert shuffled((flags, one)) is None
 
 
 def test_a_model_that_takes_no_other_input_is_compared_on_the_example():
@@ -290,3 +293,70 @@ def test_a_forward_that_writes_into_its_input_leaves_the_callers_alone():
     close_units(gated, 0.5, 0)
     assert prune(gated, example=x)[1].difference < 1e-10
     assert torch.equal(x, before)
+
+
+@dataclasses.dataclass
+class Answer:
+    logits: torch.Tensor
+
+
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = three()
+
+    def forward(self, x):
+        return Answer(self.body(x))
+
+
+def test_answers_in_dataclasses_are_compared(monkeypatch):
+    gated = attach(Wrapped(), X)
+    close_units(gated, 0.5, 0)
+    assert prune(gated)[1].difference < 1e-10
+    wrong_in_float64(monkeypatch, 1e-8)
+    with pytest.raises(VerificationError, match="answers differently"):
+        prune(gated)
+
+
+class Counting(nn.Module):
+    """Its answers drift from call to call."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.calls = three(), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.body(x) * (1 + 0.1 * self.calls)
+
+
+def test_state_that_a_model_keeps_is_no_rounding(monkeypatch):
+    gated = attach(Counting(), X)
+    close_units(gated, 0.5, 0)
+    assert prune(gated)[1].difference < 1e-10
+    wrong_in_float64(monkeypatch, 1e-8)
+    with pytest.raises(VerificationError, match="answers differently"):
+        prune(gated)
+
+
+class Single(nn.Linear):
+    """Reads in float32 whatever its weights are in."""
+
+    def forward(self, x):
+        weight, bias = self.weight.float(), self.bias.float()
+        return nn.functional.linear(x.float(), weight, bias).to(self.weight.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_readers_that_cast_inside_and_models_of_two_types_are_verified(dtype, mixed):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 40), nn.ReLU(), Single(40, 3)).to(dtype)
+    example = X.to(dtype)
+    if mixed:
+        model[0], example = model[0].float(), X
+    gated = attach(model, example)
+    close_units(gated, 0.5, 0)
+    small, report = prune(gated)
+    assert report.weights[1] < report.weights[0]
+    assert {p.dtype for p in small[2].parameters()} == {dtype}

@@ -29,7 +29,13 @@ INTERNAL = (
 DEVICE = torch.ops.prim.device.default
 VALUES = {  # the argument that is a value, of operators that also take sizes
     **{"full": 1, "new_full": 2, "full_like": 1, "fill": 1, "scalar_tensor": 0},
-    **{"constant_pad_nd": 2, "lift_fresh": 0, "lift_fresh_copy": 0},
+    **{
+        "avg_pool2d": 6,
+        "avg_pool3d": 6,
+        "constant_pad_nd": 2,
+        "lift_fresh": 0,
+        "lift_fresh_copy": 0,
+    },
 }
 RANDOM = {
     *("rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm"),
@@ -72,7 +78,7 @@ class Call:
         if value is not None and not self.pointwise:
             return leaves[value : value + 1]
         kinds = (float, int, complex) if self.pointwise else (float, complex)
-        factors = [v for k, v in self.kwargs.items() if k in ("alpha", "beta")]
+        factors = [v for k, v in self.kwargs.items() if k in ("alpha", "beta", "correction")]
         return [x for x in leaves if isinstance(x, kinds)] + factors
 
     @property
@@ -260,10 +266,10 @@ def capture(model: nn.Module, example: Any) -> list[Trace]:
                 raise
             except Exception as error:
                 failure = failure or error
-    if computed := _computed(model):
+    if found := computed(model):
         raise CaptureError(
             f"{type(model).__name__} holds tensors that are computed from its parameters before a "
-            f"forward, so it cannot be copied: {', '.join(computed)}. Make them parameters again "
+            f"forward, so it cannot be copied: {', '.join(found)}. Make them parameters again "
             f"(torch.nn.utils.remove_weight_norm, torch.nn.utils.prune.remove), or compute them "
             f"with torch.nn.utils.parametrizations."
         ) from failure
@@ -274,7 +280,7 @@ def capture(model: nn.Module, example: Any) -> list[Trace]:
     ) from failure
 
 
-def _computed(model: nn.Module) -> list[str]:
+def computed(model: nn.Module) -> list[str]:
     """Tensors with a history that modules hold beside their parameters and buffers."""
     held = ((n, k, v) for n, m in model.named_modules() for k, v in vars(m).items())
     return [f"{n}.{k}".lstrip(".") for n, k, v in held if isinstance(v, Tensor) and not v.is_leaf]

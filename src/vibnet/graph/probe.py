@@ -1,6 +1,6 @@
 """Trial cuts without storage: a site stays cuttable only if the cut model runs as predicted."""
 
-import math
+import cmath
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vibnet.graph import capture as cap
 from vibnet.graph.constraints import Mask, legal
 from vibnet.graph.cut import cut, shape_only, take
-from vibnet.graph.labeller import Labeller
+from vibnet.graph.labeller import Dims, Labeller
 from vibnet.graph.labels import Array
 from vibnet.graph.nested import nest
 from vibnet.graph.pinning import unstuck, without
@@ -109,7 +109,9 @@ class Probe:
         for old, new in zip(before.calls, after.calls, strict=False):
             if old.op != new.op:
                 return f"after a trial cut the model takes another path at {old}; {remedy(old.op)}"
-            if numbers := _different(old.numbers, new.numbers):
+            first = dims_of.get(id(old.args[0])) if old.args else None
+            places = (_places(call, first) for call in (old, new))
+            if numbers := _different(old.numbers, new.numbers) or _different(*places):
                 return (
                     f"{old} computes with a number that depends on the width ({numbers[0]}, after "
                     f"a trial cut {numbers[1]}); write it out, or keep it in the module"
@@ -144,13 +146,24 @@ class Probe:
         return {**found, **self._culprits(passed, sites[half:], why)} if why else found
 
 
+def _places(call: cap.Call, dims: Dims | None) -> list[int]:
+    """Numbers of positions on axes that hold no units: on others the labels are compared."""
+    if dims is None or call.op not in ("slice", "select", "roll"):
+        return []
+    if call.op != "roll":
+        axis = call.args[1] if len(call.args) > 1 else 0
+        return [] if dims[axis][0].any() else list(call.args[2:])
+    shifts, axes = call.args[1], call.args[2] if len(call.args) > 2 else []
+    return [n for n, axis in zip(shifts, axes, strict=False) if not dims[axis][0].any()]
+
+
 def _different(before: list[Any], after: list[Any]) -> tuple[Any, Any] | None:
     """The first numbers, or constants, that differ; constants without storage do not."""
     for a, b in zip(before, after, strict=True):
         if isinstance(a, Tensor) or isinstance(b, Tensor):
             if "Fake" not in type(a).__name__ + type(b).__name__ and not torch.equal(a, b):
                 return a.tolist(), b.tolist()
-        elif a != b and not (math.isnan(a) and math.isnan(b)):
+        elif a != b and not (cmath.isnan(a) and cmath.isnan(b)):
             return a, b
     return None
 

@@ -25,6 +25,7 @@ _KINDS: dict[str, Any] = {
     "weights": str,
     "sha256": str,
     "aliases": dict[str, str],
+    "buffers": list[str],
     "depthwise": list[str],
     "widths": dict[str, int],
     "selected": list[str],
@@ -53,7 +54,9 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[int, str] = {}
-    for name, value in small.state_dict(keep_vars=True).items():
+    held = small.state_dict(keep_vars=True)
+    cut = {k: v for k, v in small.named_buffers() if k in report.tensors and k not in held}
+    for name, value in {**held, **cut}.items():
         if id(value) in seen:
             aliases[name] = seen[id(value)]
         else:
@@ -66,6 +69,7 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
         "weights": f"model-{checksum[:16]}.safetensors",
         "sha256": checksum,
         "aliases": aliases,
+        "buffers": sorted(cut),
         "depthwise": sorted(report.depthwise),
         "widths": report.widths,
         "selected": sorted(report.selected),
@@ -205,7 +209,8 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
     tensors = _weights(folder, body)
     selected = [n for n in body["selected"] if type(_linear(model, n)) is nn.Linear]
     aliases: dict[str, str] = body["aliases"]
-    expected = {*model.state_dict(), *(f"{name}.index" for name in selected)}
+    buffers = {name for name, _ in model.named_buffers()} & set(body["buffers"])
+    expected = {*model.state_dict(), *buffers, *(f"{name}.index" for name in selected)}
     if expected != {*tensors, *aliases} or not set(aliases.values()) <= set(tensors):
         raise ArtefactError(f"load: the weights in {folder} do not have the names of the model's.")
     _refuse_meta(model, expected)

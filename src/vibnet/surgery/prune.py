@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vibnet.errors import CaptureError, PlanError
 from vibnet.graph import checks
-from vibnet.graph.capture import place_of
+from vibnet.graph.capture import computed, place_of
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
 from vibnet.graph.example import arguments, shapes
@@ -131,6 +131,11 @@ def prune(
         kept = planning.mask(graph, plan)
     else:
         raise PlanError("prune: a model without gates needs a plan. Make one with vibnet.plan.")
+    if held := computed(inner):
+        raise PlanError(
+            f"prune: {type(inner).__name__} holds tensors of an earlier forward, which cannot be "
+            f"copied: {', '.join(held)}. Delete them, or detach them when they are kept."
+        )
     if given and verify:
         _try_out(model, example)
     multipliers = gated.multipliers(kept) if gated is not None else None

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from vibnet.errors import VerificationError
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
-from vibnet.graph.example import arguments
+from vibnet.graph.example import arguments, tensors
 from vibnet.graph.sites import Graph
 from vibnet.surgery.fold import bare, closed, fold
 from vibnet.surgery.gated import Gated
@@ -21,26 +22,44 @@ FACTOR = 100  # of what rounding moves the answers by
 Answers = list[list[Tensor]]  # for every input the outputs
 
 
-def _run(model: nn.Module, example: Any, dtype: torch.dtype) -> list[Tensor]:
+def _run(model: nn.Module, example: Any, dtype: torch.dtype | None) -> list[Tensor]:
     def given(x: Any) -> Any:
         if not isinstance(x, Tensor):
             return x
-        return (x.to(dtype) if x.is_floating_point() else x).clone()  # a forward may write into it
+        # a copy, for a forward may write into it
+        return (x.to(dtype) if dtype and x.is_floating_point() else x).clone()
 
     args, kwargs = tree_map(given, arguments(example))
     with torch.no_grad(), torch.random.fork_rng():
         output = model(*args, **kwargs)
-    values = output.to_tuple() if hasattr(output, "to_tuple") else output
-    return [x.double() for x in tree_leaves(values) if isinstance(x, Tensor)]
+    return [x.to(torch.complex128) if x.is_complex() else x.double() for x in tensors(output)]
 
 
-def _ready(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _ready(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     return copy.deepcopy(model).to(dtype).eval()
 
 
-def answers(model: nn.Module, example: Any, dtype: torch.dtype) -> list[Tensor]:
-    """The outputs of a model in eval mode, in a floating point type, on a copy."""
+def answers(model: nn.Module, example: Any, dtype: torch.dtype | None) -> list[Tensor]:
+    """The outputs of a model in eval mode, in a floating point type or its own, on a fresh copy."""
     return _run(_ready(model, dtype), example, dtype)
+
+
+class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
+    """Watches a forward for casts to a coarser type: `eps` is the relative step of the coarsest."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
+        self.eps = eps
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default:
+            kinds = {x.dtype for x in (args[0], out)}
+            if all(kind.is_floating_point for kind in kinds):
+                self.eps = max(self.eps, torch.finfo(out.dtype).eps)
+        return out
 
 
 def shuffled(example: Any) -> Any:
@@ -57,7 +76,10 @@ def shuffled(example: Any) -> Any:
             return x
         constant = bool((x == x.flatten()[0]).all())
         if constant and not x.is_floating_point():
-            return x
+            if x.device.type != "cpu":
+                return x  # a number out of range would be the end of the process's device
+            changed = True
+            return torch.randint(0, int(x.flatten()[0].abs()) + 2, x.shape, generator=source).to(x)
         changed = True
         if constant:
             return torch.randn(x.shape, generator=source).to(x)
@@ -69,32 +91,34 @@ def shuffled(example: Any) -> Any:
 
 
 def reference(
-    model: nn.Module, example: Any, dtype: torch.dtype
+    model: nn.Module, example: Any, dtype: torch.dtype | None
 ) -> tuple[list[Any], Answers, list[list[float]]]:
     """The inputs that answers are compared on, a model's answers, and how far rounding moves them.
 
-    Every weight is moved by about one rounding error, twice, and the answers watched: large
-    numbers that stay where they are, as in masks, do not hide what the others do.
+    Every weight is moved by about one rounding error, of the coarsest type that the forward casts
+    to, twice, and the answers watched: large numbers that stay where they are, as in masks, do not
+    hide what the others do. Every run has a fresh copy: a model may keep state between calls.
     """
-    model = _ready(model, dtype)
-    inputs, exact = [example], [_run(model, example, dtype)]
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()} or {torch.float32}
+    with _Rounding(max(torch.finfo(k).eps for k in ({dtype} if dtype else kinds))) as watched:
+        exact = [answers(model, example, dtype)]
+    inputs, eps = [example], watched.eps
     other = shuffled(example)
     if other is not None:
         try:
-            exact.append(_run(model, other, dtype))
+            exact.append(answers(model, other, dtype))
             inputs.append(other)
         except Exception:  # the model takes no such input: then without it
             other = None
-    eps = torch.finfo(dtype).eps
     noise = [[_floor(x) * eps for x in outputs] for outputs in exact]
-    weights = model.model if isinstance(model, Gated) else model
     source = torch.Generator().manual_seed(0)
     for n in (0, len(inputs) - 1):
-        for p in weights.parameters():
+        moved = _ready(model, dtype)
+        for p in (moved.model if isinstance(moved, Gated) else moved).parameters():
             if p.is_floating_point():
-                moved = 1 + eps * torch.randn(p.shape, generator=source, dtype=torch.float64)
-                p.data = (p.double() * moved.to(p.device)).to(p.dtype)
-        gaps = differences(exact[n], _run(model, inputs[n], dtype))
+                step = 1 + eps * torch.randn(p.shape, generator=source, dtype=torch.float64)
+                p.data = (p.double() * step.to(p.device)).to(p.dtype)
+        gaps = differences(exact[n], _run(moved, inputs[n], dtype))
         noise[n] = [max(a, b) if b < math.inf else a for a, b in zip(noise[n], gaps, strict=True)]
     if len({len(outputs) for outputs in exact}) == 1:  # one draw may by chance move little
         noise = [list(map(max, *noise, noise[0])) for _ in inputs]
@@ -148,7 +172,7 @@ def _check(exact: Answers, found: Answers, noise: list[list[float]]) -> float:
 
 
 def _folded(
-    inner: nn.Module, graph: Graph, multipliers: Tensor | None, dtype: torch.dtype
+    inner: nn.Module, graph: Graph, multipliers: Tensor | None, dtype: torch.dtype | None
 ) -> nn.Module:
     """A copy of a model, at full size, with the multipliers in its weights."""
     whole = bare(inner).to(dtype)
@@ -183,21 +207,24 @@ def compare(
     Raises:
         VerificationError: further than rounding explains.
     """
-    own = next((p.dtype for p in inner.parameters() if p.is_floating_point()), torch.float32)
+    dtypes = {p.dtype for p in inner.parameters() if p.is_floating_point()} or {torch.float32}
+    own = next(iter(dtypes)) if len(dtypes) == 1 else None  # of several types, each stays
     size = sum(p.numel() * p.element_size() for p in inner.parameters())
-    finer = torch.float64 if size < LARGEST_DOUBLE else own
+    finer = torch.float64 if size < LARGEST_DOUBLE and dtypes != {torch.float64} else None
     whole = model
     if not isinstance(model, Gated):
         whole = closed(_folded(inner, graph, multipliers, finer), graph, kept)
-    inputs, exact, noise = reference(whole, example, finer)
+    inputs, exact, noise = reference(whole, example, finer or own)
     gap = None
-    if finer != own:
+    if finer is not None:
         twin = _folded(inner, graph, multipliers, finer)
         cut(twin, graph, kept)
         gap = _check(exact, [answers(twin, x, finer) for x in inputs], noise)
+        whole = model if isinstance(model, Gated) else closed(inner, graph, kept)
         rounded = [answers(whole, x, own) for x in inputs]
+        eps = max(torch.finfo(kind).eps for kind in dtypes)
         noise = [
-            [max(one, torch.finfo(own).eps * _floor(x)) for one, x in zip(gaps, old, strict=True)]
+            [max(one, eps * _floor(x)) for one, x in zip(gaps, old, strict=True)]
             for gaps, old in zip(map(differences, exact, rounded), exact, strict=True)
         ]
     moved = _check(exact, [answers(small, x, own) for x in inputs], noise)
