@@ -1,6 +1,7 @@
 import torch
 from torch import nn
 
+from vibnet import plan
 from vibnet.graph.capture import capture
 from vibnet.graph.labeller import Labeller
 from vibnet.graph.rules import TABLE
@@ -78,3 +79,21 @@ def test_a_rule_of_the_wrong_shape_pins():
     engine, _ = labelled(chain(), torch.randn(3, 4), table)
     _, reasons = engine.labels.resolve()
     assert any("gives another shape than its rule" in r for r in reasons.values())
+
+
+def test_a_write_into_the_source_of_what_may_not_be_a_copy_is_pinned():
+    class Shuffled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1)
+
+        def forward(self, x):
+            h = self.a(x)
+            n, c, y, z = h.shape
+            out = h.reshape(n, 2, c // 2, y, z).transpose(1, 2).reshape(n, c, y, z)
+            h.mul_(0.5)
+            return self.b(out)
+
+    found = plan(Shuffled(), torch.randn(2, 3, 4, 4))
+    assert not found.kept
+    assert "writes in place into what may not be a copy" in found.pinned["a"]

@@ -11,11 +11,12 @@ from vibnet.graph.capture import Call, Trace
 from vibnet.graph.labels import Array, Blocks, Labels, plain
 
 Dims = tuple[Array, ...]
-VIEWS = {
-    *("view", "_unsafe_view", "_reshape_alias", "reshape", "alias", "detach", "t", "transpose"),
-    *("permute", "unsqueeze", "squeeze", "expand", "slice", "select", "split", "split_with_sizes"),
-}
 Rule = Callable[["Labeller", Call], Any]
+
+
+def _storage(x: Tensor) -> int:
+    """The memory that a tensor lies in, by number: views share it."""
+    return int(x.untyped_storage()._cdata)
 
 
 @dataclass(frozen=True)
@@ -133,21 +134,18 @@ class Labeller:
                     self.labels.pin(dim, f"{call} draws random numbers for it in evaluation")
 
     def _watch_copies(self, call: Call) -> None:
-        """`contiguous` copies or not, depending on sizes: writing into its result is unsafe.
+        """`contiguous` and `reshape` copy or not, depending on sizes: later writes are unsafe.
 
-        After a cut it may be the tensor itself, and the write would then reach other readers.
+        After a cut the copy may be the tensor itself, and a write into one then reaches the other.
         """
         x = call.args[0] if call.args else None
         if not isinstance(x, Tensor):
             return
         if call.op == "clone" and call.kwargs.get("memory_format") is not None:
-            self._maybe_copies.add(id(call.out))
-        elif id(x) in self._maybe_copies:
-            if call.op.endswith("_"):
-                for dim in self.dims(x):
-                    self.labels.pin(dim, f"{call} writes in place into what may not be a copy")
-            elif call.op in VIEWS:
-                self._maybe_copies.update(id(out) for out in call.results)
+            self._maybe_copies.update(_storage(t) for t in (x, *call.results))
+        elif call.op.endswith("_") and _storage(x) in self._maybe_copies:
+            for dim in self.dims(x):
+                self.labels.pin(dim, f"{call} writes in place into what may not be a copy")
 
     def _note_uses(self, call: Call) -> None:
         """Remember which calls compute with a parameter, rather than give it another shape."""
