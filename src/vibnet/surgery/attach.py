@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vibnet import information
 from vibnet.errors import ConfigError, NoSitesError
 from vibnet.graph import checks
 from vibnet.graph.prices import ABSOLUTE, PRICES, RELATIVE
 from vibnet.graph.probe import analyse
 from vibnet.graph.sites import Request, Site
+from vibnet.methods import METHODS
 from vibnet.surgery.gated import Gated
 
 
@@ -56,6 +56,7 @@ def attach(
     min_units: int = 1,
     multiple: int = 1,
     weights: str | Mapping[str, float | str] = "uniform",
+    method: str = "vib",
 ) -> Gated:
     """A copy of a model with a gate at every site that can be cut exactly.
 
@@ -74,6 +75,7 @@ def attach(
             units are written on, before pooling; "macs", "params" or "memory", what one unit costs
             at present widths, 1 in the mean; or per site name a number, "width" or "area", 1 where
             not named.
+        method: "vib"; or the paper's foil without noise (eq. 16): "twin-l1" or "twin-rho".
 
     Raises:
         CaptureError: the model does not run on the example.
@@ -93,6 +95,8 @@ def attach(
                 f"attach: {name} must be a whole number of at least 1, got {value!r}."
             )
     patterns = checks.names("attach: include", include), checks.names("attach: exclude", exclude)
+    if method not in METHODS:
+        raise ConfigError(f"attach: method must be one of {', '.join(METHODS)}, got {method!r}.")
     graph = analyse(model, example, Request.of(features, inputs, ignore))
     reasons = [(s, _why_not(s, min_units)) for s in (*graph.pinned, *graph.sites)]
     gateable = [s for s, reason in reasons if not reason]
@@ -105,7 +109,7 @@ def attach(
             f"attach: multiple is {multiple}, but the largest gated site has {largest} units, so "
             f"nothing could be cut. Give a smaller one."
         )
-    return Gated(copy.deepcopy(model), graph, _priced(chosen, weights), example, multiple)
+    return Gated(copy.deepcopy(model), graph, _priced(chosen, weights), example, multiple, method)
 
 
 def _why_not(site: Site, min_units: int) -> str:
@@ -176,7 +180,8 @@ def penalty(gated: nn.Module, gamma: float) -> Tensor:
         gamma: loss per nat, finite and >= 0; equals ``2 * gamma_eq9 / L``.
 
     Returns:
-        A scalar: gamma * sum over sites of weight * sum over units of 0.5 * log(1 + snr).
+        A scalar: with VIB's gates gamma * sum over sites of weight * sum over units of
+        0.5 * log(1 + snr); with others what their method says, every price times gamma.
 
     Raises:
         ConfigError: no gated model, or gamma out of range.
@@ -186,9 +191,10 @@ def penalty(gated: nn.Module, gamma: float) -> Tensor:
     """
     gamma = checks.number("penalty: gamma", gamma)
     owner = find(gated)
-    rates = information.rate(*owner.joined())
-    prices = np.repeat([s.weight for s in owner.sites], [s.size for s in owner.sites])
-    return gamma * torch.dot(rates, torch.as_tensor(prices).to(rates))
+    columns = owner.joined()
+    weights = np.repeat([s.weight for s in owner.sites], [s.size for s in owner.sites])
+    prices = torch.as_tensor(weights).to(columns[0])
+    return METHODS[owner.method].penalty(columns, prices, gamma)
 
 
 def parameter_groups(

@@ -14,7 +14,7 @@ from vibnet.errors import ConfigError
 from vibnet.graph.constraints import Mask, legal
 from vibnet.graph.nested import nesting
 from vibnet.graph.sites import Graph, Site
-from vibnet.methods import VIBGate
+from vibnet.methods import METHODS, Columns, Gate, joined
 from vibnet.surgery.multiply import Draw, Multiply, without_hooks
 
 
@@ -28,6 +28,9 @@ class Gated(nn.Module):
 
     In training every forward draws one multiplier per site, example and unit, used by all its
     readers. In evaluation kept units are multiplied by their mean, the others by zero.
+
+    Attributes:
+        threshold: units with a score above it stay; 1, unless a budget says otherwise.
     """
 
     def __init__(
@@ -37,12 +40,15 @@ class Gated(nn.Module):
         sites: list[Site],
         example: Any,
         multiple: int = 1,
+        method: str = "vib",
     ) -> None:
         super().__init__()
         self.example = example
-        self.model, self.multiple = model, multiple
+        self.model, self.multiple, self.method = model, multiple, method
+        self.threshold = 1.0
+        kind = METHODS[method]
         like = next((p for p in model.parameters() if p.is_floating_point()), None)
-        self.gates = nn.ModuleDict({key(s.name): VIBGate(s.size, like) for s in sites})
+        self.gates = nn.ModuleDict({key(s.name): kind(s.size, like) for s in sites})
         self._draw = Draw()
         self.places = nn.ModuleList()
         self._wire(graph, sites)
@@ -80,48 +86,49 @@ class Gated(nn.Module):
         for module in (self.places, *self.places):
             module.training = mode
 
-    def gate(self, site: str) -> VIBGate:
+    def gate(self, site: str) -> Gate:
         """The gate of a site, by the site's name."""
         if key(site) not in self.gates:
             names = ", ".join(s.name for s in self.sites)
             raise ConfigError(f"there is no gate {site!r}. The gated sites are: {names}.")
         gate = self.gates[key(site)]
-        assert isinstance(gate, VIBGate)
+        assert isinstance(gate, Gate)
         return gate
 
-    def all_gates(self) -> Iterator[tuple[Site, VIBGate]]:
+    def all_gates(self) -> Iterator[tuple[Site, Gate]]:
         """Every gated site and its gate."""
         for site in self.sites:
             yield site, self.gate(site.name)
 
-    def joined(self) -> tuple[Tensor, Tensor]:
-        """mu and log sigma^2 of all gates, site after site."""
-        gates = [gate for _, gate in self.all_gates()]
-        return torch.cat([g.mu for g in gates]), torch.cat([g.log_var for g in gates])
+    def joined(self) -> Columns:
+        """The columns of all gates, site after site: of VIB's, mu and log sigma^2."""
+        return joined([gate for _, gate in self.all_gates()])
 
-    def snr(self) -> npt.NDArray[np.float64]:
-        """The signal-to-noise ratio of every unit of the graph, infinite without a gate.
+    def score(self) -> npt.NDArray[np.float64]:
+        """How much every unit of the graph matters, infinite without a gate.
+
+        With VIB's gates that is the signal-to-noise ratio.
 
         Raises:
             ConfigError: one of them is not a number.
         """
         score = np.full(self.graph.total, np.inf)
         for site, gate in self.all_gates():
-            score[site.units] = gate.snr().detach().double().cpu().numpy()
+            score[site.units] = gate.score().detach().double().cpu().numpy()
         if np.isnan(score).any():
-            raise ConfigError("a gate's signal-to-noise ratio is not a number. Training diverged.")
+            raise ConfigError("the score of a gate is not a number. Training diverged.")
         return score
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here
     def kept(self) -> Mask:
-        """Which units of the graph stay: snr above 1, then the constraints; ungated ones stay."""
-        return self.legal(self.snr() > 1)
+        """Which units of the graph stay: scores above the threshold, then the constraints."""
+        return self.legal(self.score() > self.threshold)
 
     def legal(self, wanted: Mask) -> Mask:
         """The units that stay when some are wanted: the constraints, the floor, the multiple."""
         sites = [s.units for s in self.graph.sites]
         blocks, inner = self.graph.blocks, self._nesting
-        return legal(wanted, self.snr(), sites, blocks, 1, self.multiple, inner)
+        return legal(wanted, self.score(), sites, blocks, 1, self.multiple, inner)
 
     def _means(self, kept: Mask) -> Tensor:
         """The mean of every unit's own gate, 0 for those that go, float64, shape ``(units,)``."""
@@ -142,7 +149,7 @@ class Gated(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here
     def _mean(self) -> tuple[Tensor, ...]:
-        mu, _ = self.joined()
+        mu = self.joined()[0]
         order = torch.as_tensor(np.argsort(self._columns, kind="stable")[: len(mu)])
         values = self._means(self.kept())[order].to(mu)
         return self._parts(values[None])
@@ -153,8 +160,16 @@ class Gated(nn.Module):
         return torch.randn(examples, units, dtype=mu.dtype, device=mu.device)
 
     def _sample(self, noise: Tensor) -> tuple[Tensor, ...]:
-        mu, log_var = self.joined()
-        return self._parts(torch.addcmul(mu, noise, torch.exp(0.5 * log_var)))
+        z = METHODS[self.method].draw(self.joined(), noise)
+        if METHODS[self.method].observes and z.requires_grad:
+            z.register_hook(self._observe)  # type: ignore[no-untyped-call]  # torch has no types here
+        return self._parts(z)
+
+    def _observe(self, gradient: Tensor) -> None:
+        """Show every gate that wants it the gradient of its multipliers."""
+        sizes = [site.size for site in self.sites]
+        for (_, gate), part in zip(self.all_gates(), torch.split(gradient, sizes, 1), strict=True):
+            gate.observe(part)
 
     def _parts(self, z: Tensor) -> tuple[Tensor, ...]:
         sizes = [site.size for site in self.sites]

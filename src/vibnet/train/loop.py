@@ -217,19 +217,19 @@ def _epoch(state: State, data: Data, objective: Objective) -> tuple[float, float
         automatic = torch.autocast(device, torch.bfloat16, enabled=bool(settings.autocast))
         with automatic:
             loss = loss_of(x, call(model, x), y)
-        price = penalty(model, 1.0) if gated else loss.new_zeros(())
         gamma = settings.gamma * rise(settings.gamma_rise, progress)
-        now = float((loss + gamma * price).detach())
+        price = penalty(model, gamma or 1.0) if gated else loss.new_zeros(())
+        charged = loss + price if gamma else loss
+        now = float(charged.detach())
         if not math.isfinite(now):
             with automatic:
                 raise watch.diverged(model, x, f"{where}, step {step + 1}")
         first = step - step % settings.accumulate  # the batches that make one step
-        torch.autograd.backward(
-            (loss + gamma * price) / min(settings.accumulate, data.steps - first)
-        )
+        torch.autograd.backward(charged / min(settings.accumulate, data.steps - first))
         if (step + 1) % settings.accumulate == 0 or step + 1 == data.steps:
             _step(state, settings.clip)
-        total, nats = total + float(loss.detach()), nats + float(price.detach())
+        total += float(loss.detach())
+        nats += float(price.detach()) / (gamma or 1.0)
     if step + 1 != data.steps or not data.steps:
         raise ConfigError(
             f"fit: data.train gave {step + 1} batches, but states {data.steps}. It must give as "

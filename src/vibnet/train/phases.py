@@ -164,10 +164,10 @@ class State:
 
     def note_snr(self, gated: Gated, leave: np.ndarray | None = None) -> None:
         """Write down the signal-to-noise ratios of units that leave, or of all at the end."""
-        snr = gated.snr()
+        scores = gated.score()
         for site in gated.sites:
             units = site.units if leave is None else site.units[leave[site.units]]
-            self.snr.setdefault(site.name, []).extend(snr[units].tolist())
+            self.snr.setdefault(site.name, []).extend(scores[units].tolist())
 
     def put_modes_back(self) -> None:
         """Put the models that are handed out in the modes that the given model was in."""

@@ -143,6 +143,8 @@ def _cut_in_place(owner: Gated, kept: Mask) -> None:
         stay = torch.as_tensor(kept[site.units])
         for parameter in gate.parameters():
             _put(parameter, parameter.data[stay].clone())
+        for buffer in gate.buffers():
+            buffer.data = buffer[stay]
     for parameter in owner.parameters():
         parameter.grad = None
     owner.rewire(restrict(owner.graph, kept))
@@ -169,11 +171,11 @@ class Patience:
     def dead(self, gated: Gated) -> Mask:
         """The units that have been dead for long enough, after one more epoch.
 
-        Dead is a signal-to-noise ratio below ``1 / margin``.
+        Dead is a score, with VIB's gates a signal-to-noise ratio, below ``1 / margin``.
         """
         out = np.zeros(gated.graph.total, dtype=np.bool_)
         for site, gate in gated.all_gates():
-            low = (gate.snr().detach() < 1 / self.margin).tolist()
+            low = (gate.score().detach() < 1 / self.margin).tolist()
             before = self.counts.get(site.name, [0] * site.size)
             counts = [n + 1 if now else 0 for n, now in zip(before, low, strict=True)]
             self.counts[site.name] = counts

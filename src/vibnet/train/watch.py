@@ -83,14 +83,12 @@ def out_of_reach(gated: Gated, settings: Settings, steps: int) -> str:
     points = min(steps, 1000)
     mean = sum(rate(settings.gate_schedule, k / points) for k in range(points)) / points
     travel = mean * steps * settings.gate_lr
-    with torch.no_grad():
-        mu = torch.cat([gate.mu.abs() for _, gate in gated.all_gates()])
-        log_var = torch.cat([gate.log_var for _, gate in gated.all_gates()])
-        left = (mu - travel).clamp(min=0) - (0.5 * (log_var + travel)).exp()
-    if bool((left <= 0).any()):
+    gates = [gate for _, gate in gated.all_gates()]
+    if any(bool(gate.closes_within(travel).any()) for gate in gates):
         return ""
+    least = min(float(gate.mu.detach().abs().min()) for gate in gates)
     return (
         f"no gate can close: {steps} steps at gate_lr {settings.gate_lr:g} move a multiplier by "
-        f"{travel:.2g} at most, and the smallest is {float(mu.min()):.2g}. Raise gate_lr or train "
+        f"{travel:.2g} at most, and the smallest is {least:.2g}. Raise gate_lr or train "
         f"for more epochs."
     )
