@@ -23,6 +23,7 @@ BAD = {
     "gate_schedule": ["Cosine", 0],
     "gamma": [-1e-9, NAN, INF],
     "gamma_rise": [-0.1, 1.1, NAN],
+    "budget": [5, None],
     "clip": [-1.0, NAN, INF],
     "accumulate": [0, -2, 1.5],
     "ema": [-0.1, 1.0, NAN],

@@ -19,7 +19,8 @@ from torch import nn
 import vibnet
 from vibnet.recipes.catalog import recipe
 from vibnet.recipes.run import job
-from vibnet.train.loop import fit, validate
+from vibnet.train.evaluate import validate
+from vibnet.train.loop import fit
 
 
 def renewed(small: nn.Module, seed: int) -> nn.Module:

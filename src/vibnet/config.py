@@ -33,6 +33,9 @@ class Settings:
         gate_schedule: the same for the phase with gates and for fine-tuning.
         gamma: loss per nat, see `vibnet.penalty`.
         gamma_rise: share of the gate epochs over which gamma rises linearly from 0.
+        budget: what the small model may cost, or its largest error on validation: "macs=5%",
+            "weights=3k", "memory=200kB", "latency=2ms", "error=1.6"; gamma is then where the
+            steering begins. "" for none.
         clip: largest norm of the gradient; 0 for none.
         accumulate: batches whose gradients are added up for one step.
         ema: decay of an average of the weights that is evaluated and kept; 0 for none.
@@ -59,6 +62,7 @@ class Settings:
     gate_schedule: str = "cosine"
     gamma: float = 1e-4
     gamma_rise: float = 0.0
+    budget: str = ""
     clip: float = 0.0
     accumulate: int = 1
     ema: float = 0.0

@@ -117,3 +117,14 @@ def test_a_factory_that_cannot_be_used_is_named(spec, text, here):
 def test_data_that_lack_something_are_named(here):
     with pytest.raises(ConfigError, match=r"gave a Data without test\. It needs"):
         given.data(f"{here}:Data")
+
+
+def test_a_run_has_one_budget():
+    assert given.budget({"macs": "5%", "error": None}, {}) == {"budget": "macs=5%"}
+    assert given.budget({"macs": None}, {"budget": "macs=1%"}) == {}
+    for targets, wanted in (
+        ({"macs": "5%", "error": "2"}, {}),
+        ({"macs": "5%"}, {"budget": "macs=5%"}),
+    ):
+        with pytest.raises(ConfigError, match="a run has one budget"):
+            given.budget(targets, wanted)

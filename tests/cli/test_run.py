@@ -239,3 +239,34 @@ def test_sigterm_ends_with_143_and_says_how_to_go_on(tmp_path, monkeypatch):
     assert done.exit_code == 143
     assert "Go on with:" in done.stdout
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_budget_is_kept_and_said(tmp_path):
+    folder = tmp_path / "run"
+    result = vibnet("run", "digits-mlp", *SHORT, "--out", folder, "--target-weights", "10%")
+    assert result.exit_code == 0
+    assert "budget:      weights=10%, at most 5,020 weights: kept, with" in result.output
+
+
+def test_a_budget_that_is_not_kept_is_said_in_the_exit_status(tmp_path):
+    folder = tmp_path / "run"
+    result = vibnet("run", "digits-mlp", *SHORT, "--out", folder, "--max-error", "0.01")
+    assert result.exit_code == 3
+    assert "error=0.01, at most 0.01: NOT kept, with" in result.output
+    assert (folder / "report.html").exists()
+
+
+def test_bad_budgets_are_refused_before_there_is_a_folder(tmp_path):
+    for words, said in (
+        (("--target-macs", "0.05"), "write 'macs=5%'"),
+        (("--target-macs", "5%", "--max-error", "2"), "a run has one budget"),
+        (("--target-macs", "5%", "--set", "budget=macs=6%"), "a run has one budget"),
+        (("--target-weights", "3"), "with one unit left at every gated site the model still costs"),
+        (("--target-latency", "5"), "has no unit of latency"),
+        (("--max-error", "2", "--final"), "held-out images"),
+    ):
+        folder = tmp_path / "run"
+        result = vibnet("run", "digits-mlp", *SHORT, "--out", folder, *words)
+        assert result.exit_code == 2
+        assert said in result.output
+        assert not folder.exists()

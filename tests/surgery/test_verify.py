@@ -132,7 +132,7 @@ def test_a_model_too_large_for_float64_is_compared_in_its_own_type(monkeypatch):
 
 def wrong_after_the_cut(monkeypatch, step):
     """The small model's last bias is off by this."""
-    right = pruning._cut
+    right = pruning.smaller
 
     def wrong(*args):
         small, tensors = right(*args)
@@ -140,7 +140,7 @@ def wrong_after_the_cut(monkeypatch, step):
             list(small.parameters())[-1][-1] += step
         return small, tensors
 
-    monkeypatch.setattr(pruning, "_cut", wrong)
+    monkeypatch.setattr(pruning, "smaller", wrong)
 
 
 def wrong_in_float64(monkeypatch, step):

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from training import SHORT, Toy, mlp, same
 
 from vibnet.config import Settings
-from vibnet.train.loop import fit, validate
+from vibnet.train.evaluate import validate
+from vibnet.train.loop import fit
 from vibnet.train.objective import function
 
 LOSS = function(F.cross_entropy)  # as the metric too: it moves with every weight

@@ -9,10 +9,10 @@ from training import SHORT, Toy, mlp, same, told
 
 from vibnet import attach, penalty
 from vibnet.config import Settings
-from vibnet.errors import ConfigError, NoSitesError, TrainingError
+from vibnet.errors import ConfigError, NoSitesError
 from vibnet.surgery.gated import Gated
 from vibnet.train import loop
-from vibnet.train.loop import call, fit, validate
+from vibnet.train.loop import fit
 from vibnet.train.objective import classification, regression
 
 PLAIN = Settings(batch=16, dense_epochs=2, gate_epochs=0, optimizer="sgd", momentum=0.0, lr=0.1)
@@ -237,26 +237,6 @@ def test_autocast_is_for_the_forward_only():
     assert torch.bfloat16 not in kinds
 
 
-def test_validation_is_a_mean_over_examples_in_evaluation_and_leaves_modes_alone():
-    toy, model = Toy(), mlp(dropout=0.5, norm=True)
-    model[1].eval()
-    modes = [m.training for m in model]
-    found = validate(model, [(toy.x[:10], toy.y[:10]), (toy.x[10:], toy.y[10:])], classification())
-    assert [m.training for m in model] == modes
-    wrong = (copy.deepcopy(model).eval()(toy.x).argmax(1) != toy.y).double()
-    assert found == pytest.approx(100 * float(wrong.mean()), rel=1e-12)
-    with pytest.raises(ConfigError, match=r"validate: there is no example"):
-        validate(model, [], classification())
-
-
-def test_a_model_is_called_with_a_tensor_a_tuple_or_a_dict():
-    bilinear, a = nn.Bilinear(2, 2, 1), torch.ones(3, 2)
-    expected = bilinear(a, 2 * a)
-    assert torch.equal(call(bilinear, (a, 2 * a)), expected)
-    assert torch.equal(call(bilinear, {"input2": 2 * a, "input1": a}), expected)
-    assert torch.equal(call(nn.Identity(), a), a)
-
-
 @pytest.mark.parametrize(("given", "stated"), [(0, 4), (3, 4), (5, 4), (0, 0)])
 def test_batches_are_as_many_as_stated(given, stated):
     toy = Toy()
@@ -278,12 +258,6 @@ def test_what_is_handed_out_before_the_end_is_what_there_is():
     whole = fit(mlp(), Toy(), None, SHORT)
     assert isinstance(whole.gated, Gated)
     assert type(whole.small) is nn.Sequential
-
-
-def test_a_validation_that_gives_no_number_is_refused():
-    x, y = torch.full((2, 6), float("nan")), torch.zeros(2, 3)
-    with pytest.raises(TrainingError, match=r"the mean squared error of 2 examples is nan"):
-        validate(mlp(), [(x, y)], regression())
 
 
 def test_what_attach_refuses_is_refused_before_training():

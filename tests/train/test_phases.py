@@ -1,9 +1,9 @@
 import copy
 import dataclasses
-import json
 
 import pytest
 import torch
+from states import X, gate_state, set_snr, step
 from torch import nn
 from training import SHORT, Toy, mlp, same
 
@@ -16,32 +16,6 @@ from vibnet.surgery.prune import prune
 from vibnet.surgery.verify import answers, difference
 from vibnet.train.loop import fit
 from vibnet.train.phases import Record, State
-
-X = Toy().example
-
-
-def gate_state(model=None, options=None, **settings):
-    """A state at the start of the phase with gates."""
-    torch.manual_seed(0)
-    state = State(Settings(**settings), X, options or {}, model if model is not None else mlp())
-    state.advance()
-    return state
-
-
-def step(state):
-    state.model.train()
-    state.optimizer.zero_grad()
-    state.model(torch.randn(8, 6)).square().mean().backward()
-    state.optimizer.step()
-    if state.average is not None:
-        state.average.update_parameters(state.model)
-
-
-def set_snr(gated, site, ratios):
-    gate = gated.gate(site)
-    with torch.no_grad():
-        gate.log_var.fill_(0.0)
-        gate.mu.copy_(torch.tensor(ratios, dtype=gate.mu.dtype).sqrt())
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -167,66 +141,6 @@ def test_a_record_says_what_evaluation_keeps():
     assert record == Record("gate", 7, 0.5, 2.0, 12.5, {"0": 12, "4": 12}, weights, weights)
     assert totals(state.model.graph, kept) == (weights, weights)
     assert state.history == [record]
-
-
-def saved(state):
-    """What a checkpoint would hold, once through JSON."""
-    return {k: v.clone() for k, v in state.tensors().items()}, json.loads(json.dumps(state.body()))
-
-
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("phase", ["dense", "gate", "shrunk", "tune"])
-def test_a_state_comes_back_whole(phase, optimizer, ema):
-    settings = Settings(optimizer=optimizer, ema=ema, tune_epochs=2, patience=1, momentum=0.9)
-    model = mlp(norm=True, dropout=0.3)
-    torch.manual_seed(3)
-    state = State(settings, X, {"exclude": ["4"]}, copy.deepcopy(model))
-    step(state)
-    if phase != "dense":
-        state.advance()
-        step(state)
-    if phase in ("shrunk", "tune"):
-        for gated in {state.model, state.result}:
-            set_snr(gated, "0", [0.1] * 5 + [9.0] * 11)
-        assert state.shrink()
-        step(state)
-    if phase == "tune":
-        state.advance()
-        step(state)
-    state.epoch, state.warnings = 1, ["something"]
-    state.record(1 / 3, 0.1, 2.0)
-    tensors, body = saved(state)
-    torch.manual_seed(99)
-    other = State(settings, X, {"exclude": ["4"]}, copy.deepcopy(model))
-    other.restore(tensors, body)
-    again, body_again = saved(other)
-    assert same(again, tensors)
-    assert body_again == body
-    for s in (state, other):
-        torch.set_rng_state(tensors["random/cpu"])
-        step(s)
-    assert same(saved(other)[0], saved(state)[0])
-    if phase == "tune":
-        assert other.report.plan == state.report.plan
-    else:
-        state.advance()
-        other.advance()
-        assert str(other.model) == str(state.model)
-
-
-def test_another_run_is_not_gone_on_with():
-    state = gate_state(lr=0.1, seed=4)
-    tensors, body = saved(state)
-    for settings, options, model, named in [
-        ({"lr": 0.2, "seed": 4}, {}, mlp(), r"other settings: \{'lr': 0.1\}"),
-        ({"seed": 5}, {}, mlp(), r"\{'seed': 4, 'lr': 0.1\}"),
-        ({"lr": 0.1, "seed": 4}, {"multiple": 2}, mlp(), r"\{'options': '\{\}'\}"),
-        ({"lr": 0.1, "seed": 4}, {}, mlp(classes=4), r"\{'model': '[0-9a-f]+'\}"),
-    ]:
-        other = State(Settings(**settings), X, options, model)
-        with pytest.raises(ConfigError, match=named):
-            other.restore(tensors, body)
 
 
 def test_modes_are_put_back():

@@ -4,7 +4,7 @@ import importlib
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,21 @@ def changes(given: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"--set names {name} twice: {out[name]!r} and {value!r}.")
         out[name] = value
     return out
+
+
+def budget(targets: Mapping[str, str | None], wanted: Mapping[str, str]) -> dict[str, str]:
+    """The setting `budget` from the options that name one, by kind.
+
+    Raises:
+        ConfigError: more than one budget, also one of `--set`.
+    """
+    named = [f"{kind}={text}" for kind, text in targets.items() if text is not None]
+    if len(named) + ("budget" in wanted) > 1:
+        raise ConfigError(
+            "a run has one budget: one of --target-macs, --target-weights, --target-memory, "
+            "--target-latency, --max-error, or --set budget=."
+        )
+    return {"budget": named[0]} if named else {}
 
 
 def seconds(text: str | None) -> float:

@@ -3,7 +3,7 @@
 import shlex
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -14,9 +14,11 @@ from vibnet.errors import ConfigError
 from vibnet.recipes.run import Job
 from vibnet.recipes.run import run as run_job
 from vibnet.report import read, write_page
-from vibnet.surgery.attach import attach
+from vibnet.train.budget import shown
+from vibnet.train.loop import check
 
 INTERRUPTED = 128  # and the number of the signal
+OVER_BUDGET = 3
 
 Recipe = Annotated[str | None, typer.Argument(help="A name from `vibnet recipes`.")]
 Sets = Annotated[
@@ -51,6 +53,21 @@ Features = Annotated[
 Weights = Annotated[
     str | None, typer.Option(help="Price of a unit: uniform, width, area, macs, params or memory.")
 ]
+TargetMacs = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="At most these multiply-adds: 5% or 115k.")
+]
+TargetWeights = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="At most these weights: 5% or 3k.")
+]
+TargetMemory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Model and activations, at most: 20% or 200kB.")
+]
+TargetLatency = Annotated[
+    str | None, typer.Option(metavar="TIME", help="One example, at most, measured: 50% or 2ms.")
+]
+MaxError = Annotated[
+    str | None, typer.Option(metavar="ERROR", help="The largest error on validation: 1.6.")
+]
 
 
 def run(
@@ -69,6 +86,11 @@ def run(
     inputs: Inputs = False,
     features: Features = None,
     weights: Weights = None,
+    target_macs: TargetMacs = None,
+    target_weights: TargetWeights = None,
+    target_memory: TargetMemory = None,
+    target_latency: TargetLatency = None,
+    max_error: MaxError = None,
 ) -> None:
     """Train a network, close its useless units, cut them out, test, and write a report."""
     wanted = given.changes(changes or [])
@@ -76,6 +98,14 @@ def run(
         if wanted.get("shrink", "false").lower() != "false":
             raise ConfigError(f"--no-shrink and --set shrink={wanted['shrink']} contradict.")
         wanted["shrink"] = "false"
+    targets = {
+        "macs": target_macs,
+        "weights": target_weights,
+        "memory": target_memory,
+        "latency": target_latency,
+        "error": max_error,
+    }
+    wanted |= given.budget(targets, wanted)
     limit = given.seconds(time_limit)
     asked = jobs.Asked(
         recipe,
@@ -94,7 +124,7 @@ def run(
         torch.set_num_threads(threads)
     job = asked.job()
     if not resume:
-        attach(job.model, job.data.example, **job.options)  # refused before there is a folder
+        check(job.model, job.data.example, job.settings, job.options)  # before there is a folder
     folder = jobs.folder(asked, out, resume)
     jobs.start(asked, job, folder)
     _run(asked, job, folder, limit, resume)
@@ -144,3 +174,14 @@ def _run(asked: jobs.Asked, job: Job, folder: Path, limit: float, resume: bool) 
         say.line(f"report:      {write_page(recorded)}")
     except ConfigError as error:
         say.warning(str(error))
+    if body.get("budget"):
+        _budget(body["budget"])
+
+
+def _budget(budget: dict[str, Any]) -> None:
+    """Say whether the budget was kept; the exit status says it too."""
+    limit, reached = (shown(budget["kind"], budget[name]) for name in ("limit", "reached"))
+    met = "kept" if budget["met"] else "NOT kept"
+    say.line(f"budget:      {budget['asked']}, at most {limit}: {met}, with {reached}")
+    if not budget["met"]:
+        raise typer.Exit(OVER_BUDGET)

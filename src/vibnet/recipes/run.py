@@ -3,12 +3,8 @@
 import dataclasses
 import hashlib
 import json
-import platform
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +16,12 @@ from vibnet.config import Settings
 from vibnet.cost import Cost, latency, measure, ratios
 from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import Recipe
+from vibnet.recipes.host import host
 from vibnet.recipes.images import Images
 from vibnet.surgery.artefact import save, write
-from vibnet.train.loop import Data, Fit, fit, validate
+from vibnet.train.budget import ERROR, Budget
+from vibnet.train.evaluate import validate
+from vibnet.train.loop import Data, Fit, fit
 from vibnet.train.objective import Objective, classification
 from vibnet.train.phases import Record
 
@@ -68,6 +67,12 @@ def job(
         download: fetch a data set that is missing.
     """
     settings = recipe.settings.replaced(**(changes or {}))
+    budget = Budget.parse(settings.budget)
+    if final and budget is not None and budget.kind == ERROR:
+        raise ConfigError(
+            f"the budget {settings.budget} is kept on held-out images, and --final holds none out. "
+            f"Leave one of them out."
+        )
     held = 0 if final else recipe.validation
     images = Images(
         recipe.data,
@@ -206,6 +211,7 @@ def _results(job: Job, fitted: Fit) -> dict[str, Any]:
         for name, model in (("dense", fitted.dense), ("small", small))
     }
     return {
+        "budget": _budget(fitted, after, held["small"], example),
         "before": _numbers(before),
         "after": _numbers(after),
         "ratios": {"r_W": ratio.weights, "macs": ratio.macs, "r_N": ratio.neurons},
@@ -222,6 +228,21 @@ def _results(job: Job, fitted: Fit) -> dict[str, Any]:
         "difference": report.difference,
         "weights_sha256": fingerprint_of_weights(small),
     }  # fmt: skip
+
+
+def _budget(fitted: Fit, after: Cost, error: float, example: Any) -> dict[str, Any] | None:
+    """What was allowed, and what the small model came to."""
+    budget = fitted.budget
+    if budget is None:
+        return None
+    assert fitted.small is not None
+    kind = budget["kind"]
+    sizes = {"macs": after.macs, "weights": after.weights, "memory": after.peak_memory}
+    if kind == "latency":
+        reached = latency(fitted.small, example, 1)
+    else:
+        reached = error if kind == ERROR else sizes[kind]
+    return budget | {"reached": reached, "met": bool(reached <= budget["limit"])}
 
 
 def _numbers(cost: Cost) -> dict[str, Any]:
@@ -245,42 +266,3 @@ def fingerprint_of_weights(model: nn.Module) -> str:
             value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         )
     return sha.hexdigest()
-
-
-def host(model: nn.Module) -> dict[str, Any]:
-    """Where a run was made: versions, threads, the device of the model, commit."""
-    device = next(model.parameters()).device
-    try:
-        own = version("vibnet")
-    except PackageNotFoundError:
-        own = "not installed"
-    return {
-        "vibnet": own,
-        "torch": torch.__version__,
-        "python": sys.version.split()[0],
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "flush_denormals": _flushes(),
-        "commit": _commit(),
-    }
-
-
-def _flushes() -> bool:
-    return float(torch.tensor(1e-39) * 1.0) == 0.0
-
-
-def _commit() -> str:
-    """The commit of the source where it is a checkout of ours, and whether it has been edited."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        if git("rev-parse", "--show-prefix") != "src/vibnet/recipes/":
-            return "unknown"
-        return git("describe", "--always", "--dirty", "--exclude=*")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -66,7 +66,7 @@ class Report:
         return "\n".join([*lines, str(self.plan)])
 
 
-def _cut(
+def smaller(
     inner: nn.Module, graph: Graph, kept: Mask, multipliers: Tensor | None
 ) -> tuple[nn.Module, dict[str, list[list[int]]]]:
     """A small copy of a model with the multipliers in its weights, and the positions kept.
@@ -139,7 +139,7 @@ def prune(
     if given and verify:
         _try_out(model, example)
     multipliers = gated.multipliers(kept) if gated is not None else None
-    small, tensors = _cut(inner, graph, kept, multipliers)
+    small, tensors = smaller(inner, graph, kept, multipliers)
     gap = None
     if verify:
         reference = model if plan is None else inner

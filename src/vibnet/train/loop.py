@@ -3,7 +3,7 @@
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,18 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from vibnet.config import Settings
-from vibnet.errors import ConfigError, TrainingError
-from vibnet.graph.example import arguments
+from vibnet.errors import ConfigError
 from vibnet.surgery.attach import attach, penalty
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import Report, prune
-from vibnet.train import checkpoint, watch
+from vibnet.train import checkpoint, saved, watch
+from vibnet.train.budget import Budget
 from vibnet.train.clock import Clock
+from vibnet.train.evaluate import Batches, call, examine, validate
 from vibnet.train.objective import Function, Objective, classification, distilled, function
 from vibnet.train.phases import Record, State
-from vibnet.train.schedule import rate, rise
-
-Batches = Iterable[tuple[Any, Any]]
+from vibnet.train.schedule import rate
 
 
 class Data(Protocol):
@@ -55,6 +54,7 @@ class Fit:
         report: of the cut, against the dense model.
         snr: per gated site the signal-to-noise ratio of every unit, as it left or at the end.
         history: a record per epoch.
+        budget: what the small model was allowed to cost, and how that was kept; None without one.
         warnings: what looked wrong.
         seconds: of wall time, of this call and those that it goes on from.
         cpu_seconds: the same of the processor's time, over all threads.
@@ -67,6 +67,7 @@ class Fit:
     report: Report | None
     snr: dict[str, list[float]]
     history: list[Record]
+    budget: dict[str, Any] | None
     warnings: list[str]
     seconds: float
     cpu_seconds: float
@@ -123,26 +124,40 @@ def fit(
     cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(cuda):
         torch.manual_seed(settings.seed)
-        state = State(settings, data.example, dict(options or {}), copy.deepcopy(model))
+        inner = copy.deepcopy(model)
+        state = State(settings, data.example, dict(options or {}), inner, data.steps)
         if where is not None and resume and (found := checkpoint.load(where)):
-            state.restore(*found)
+            saved.restore(state, *found)
             clock.go_on(found[1]["took"])
         else:
             with torch.random.fork_rng(cuda):  # what it refuses, it refuses before training
-                attach(state.model, state.example, **state.options)
+                check(state.model, state.example, settings, state.options)
         while True:
             for record in _phase(state, data, objective, on_warning):
                 on_epoch(record)
                 clock.tick()
                 if where is not None and (clock.due or clock.over or state.finished):
-                    body = state.body() | {"took": clock.took}
-                    checkpoint.save(where, len(state.history), state.tensors(), body)
+                    body = saved.body(state) | {"took": clock.took}
+                    checkpoint.save(where, len(state.history), saved.tensors(state), body)
                     clock.saved()
                 if clock.over and not state.finished:
                     return _result(state, clock, done=False)
             if state.phase == state.last_phase:
                 return _result(state, clock, done=True)
             state.advance()
+
+
+def check(model: nn.Module, example: Any, settings: Settings, options: Mapping[str, Any]) -> None:
+    """Refuse what could only fail after the dense phase: no gates, or a budget out of reach.
+
+    Raises:
+        NoSitesError: the model has nothing to gate.
+        ConfigError: bad options, or a budget that is not one or cannot be met.
+    """
+    budget = Budget.parse(settings.budget)
+    gated = attach(model, example, **options)
+    if budget is not None:
+        budget.check(gated)
 
 
 def _checkpoints(folder: str | Path | None, resume: bool) -> Path | None:
@@ -175,8 +190,9 @@ def _result(state: State, clock: Clock, done: bool) -> Fit:
         whole = all(len(report.plan.kept[n]) == size for n, size in report.plan.sizes.items())
         before = sum(p.numel() for p in dense.parameters())
         report = replace(report, weights=(before, report.weights[1]), unchanged=whole)
-    lists = state.history, state.warnings
-    return Fit(dense, gated, small, report, state.snr, *lists, *clock.took, done)
+    kept = state.steering.outcome() if state.steering is not None else None
+    parts = report, state.snr, state.history, kept, state.warnings
+    return Fit(dense, gated, small, *parts, *clock.took, done)
 
 
 def _phase(
@@ -186,13 +202,27 @@ def _phase(
     settings, model = state.settings, state.model
     if isinstance(model, Gated) and state.epoch == 0:
         steps = max(1, state.epochs * -(-data.steps // settings.accumulate))
-        if text := watch.out_of_reach(model, settings, steps):
+        texts = [watch.out_of_reach(model, settings, steps)]
+        if state.steering is not None:
+            last = state.history[-1].validation if state.history else None
+            texts.append(state.steering.warning(last))
+        for text in filter(None, texts):
             state.warnings.append(text)
             on_warning(text)
     while state.epoch < state.epochs:
         loss, nats = _epoch(state, data, objective)
         state.epoch += 1
-        error = validate(state.result, data.validation(), objective)
+        error, spread = examine(state.result, data.validation(), objective)
+        steering = state.steering
+        if steering is not None and isinstance(state.result, Gated):
+            steering.look(state.result, state.epoch / state.epochs, whole=True)
+            steering.judge(error, spread, state.epochs)
+            if steering.due(state.epoch, state.epochs):
+                state.trim(lambda g: validate(g, data.validation(), objective), spread)
+                if text := steering.haste():
+                    state.warnings.append(text)
+                    on_warning(text)
+                error = validate(state.result, data.validation(), objective)
         record = state.record(loss, nats, error)
         if settings.shrink:
             state.shrink()
@@ -217,7 +247,9 @@ def _epoch(state: State, data: Data, objective: Objective) -> tuple[float, float
         automatic = torch.autocast(device, torch.bfloat16, enabled=bool(settings.autocast))
         with automatic:
             loss = loss_of(x, call(model, x), y)
-        gamma = settings.gamma * rise(settings.gamma_rise, progress)
+        if state.steering is not None and isinstance(state.result, Gated):
+            state.steering.look(state.result, progress)
+        gamma = state.gamma(progress)
         price = penalty(model, gamma or 1.0) if gated else loss.new_zeros(())
         charged = loss + price if gamma else loss
         now = float(charged.detach())
@@ -257,39 +289,3 @@ def _loss(state: State, objective: Objective) -> Callable[[Any, Any, Any], Tenso
     teacher.eval()
     answers = functools.partial(call, teacher)
     return distilled(objective, answers, settings.distil, settings.temperature)
-
-
-def call(model: nn.Module, x: Any) -> Any:
-    """A model's answer to a tensor, a tuple of arguments or a dict of keyword arguments."""
-    if isinstance(x, Tensor):
-        return model(x)
-    args, kwargs = arguments(x)
-    return model(*args, **kwargs)
-
-
-def validate(model: nn.Module, batches: Batches, objective: Objective) -> float:
-    """The mean of the metric in evaluation mode; the model's mode is put back.
-
-    Raises:
-        ConfigError: there is no example.
-        TrainingError: the mean is not finite.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    total, count = 0.0, 0
-    try:
-        with torch.no_grad():
-            for x, y in batches:
-                values = objective.metric(call(model, x), y)
-                total, count = total + float(values.sum()), count + values.numel()
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    if not count:
-        raise ConfigError("validate: there is no example. Give at least one batch.")
-    if not math.isfinite(total):
-        raise TrainingError(
-            f"validate: the mean {objective.name} of {count} examples is {total / count}. Look at "
-            f"the inputs and targets of the validation and test data."
-        )
-    return total / count

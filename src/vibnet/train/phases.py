@@ -1,15 +1,12 @@
 """What training is doing: the models of the phases, the optimiser, and how they are saved."""
 
 import copy
-import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -20,9 +17,11 @@ from vibnet.graph.prices import totals
 from vibnet.graph.sites import fingerprint
 from vibnet.surgery.attach import attach, parameter_groups
 from vibnet.surgery.gated import Gated
-from vibnet.surgery.plan import Plan
 from vibnet.surgery.prune import Report, prune
+from vibnet.train.budget import Budget
+from vibnet.train.schedule import rise
 from vibnet.train.shrink import Patience, shrink
+from vibnet.train.steer import Steering
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Record:
         kept: units of every gated site that evaluation keeps.
         weights: of convolutions and linear layers that stay.
         macs: multiply-adds an example that stay.
+        gamma: loss per nat at the end of the epoch; 0 in the other phases.
     """
 
     phase: str
@@ -48,16 +48,18 @@ class Record:
     kept: dict[str, int]
     weights: int
     macs: int
+    gamma: float = 0.0
 
 
 @dataclass
 class State:
-    """Everything that changes while training."""
+    """Everything that changes while training. `steps`: batches in an epoch."""
 
     settings: Settings
     example: Any
     options: Mapping[str, Any]
     model: nn.Module
+    steps: int = 1
     phase: str = "dense"
     epoch: int = 0
     dense: nn.Module | None = None
@@ -67,6 +69,7 @@ class State:
     patience: Patience = field(init=False)
     history: list[Record] = field(default_factory=list)
     snr: dict[str, list[float]] = field(default_factory=dict)
+    steering: Steering | None = None
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -74,7 +77,7 @@ class State:
         self.source = fingerprint(self.model)
         self.patience = Patience(self.settings.patience, self.settings.margin)
         self._totals = (0, 0)  # of a phase without gates, once it has been measured
-        self._equip()
+        self.equip()
 
     @property
     def epochs(self) -> int:
@@ -102,17 +105,28 @@ class State:
         """Go to the next phase."""
         if self.phase == "dense":
             self.dense = copy.deepcopy(self.result)
-            self.model = attach(self.result, self.example, **self.options)
-            self.phase = "gate"
+            gated = attach(self.result, self.example, **self.options)
+            self.model, self.phase = gated, "gate"
+            self.steer(gated)
+            if self.steering is not None:
+                self.steering.begin(gated)
         else:
             assert isinstance(self.result, Gated)
             self.note_snr(self.result)
             self.model, self.report = prune(self.result)
             self.phase = "tune"
         self.epoch, self._totals = 0, (0, 0)
-        self._equip()
+        self.equip()
 
-    def _equip(self) -> None:
+    def steer(self, gated: Gated) -> None:
+        """What steers gamma in the phase with gates, where there is a budget."""
+        settings = self.settings
+        if (budget := Budget.parse(settings.budget)) is not None:
+            budget.check(gated)
+            steps = max(1, self.steps * settings.gate_epochs // settings.accumulate)
+            self.steering = Steering(budget, settings, steps)
+
+    def equip(self) -> None:
         """A fresh optimiser for the phase, and a fresh average."""
         settings = self.settings
         lr = settings.tune_lr if self.phase == "tune" else settings.lr
@@ -140,19 +154,33 @@ class State:
 
     def shrink(self) -> bool:
         """Take out the units that have been dead for long enough."""
-        if not isinstance(self.model, Gated):
+        if not isinstance(self.model, Gated) or (self.steering and self.steering.trimmed):
             return False
         dead = self.patience.dead(self.model)
         evaluated = self.result
         assert isinstance(evaluated, Gated)
         dead &= ~evaluated.kept()  # what a constraint keeps open in evaluation, stays
+        if self.steering is not None and not self.steering.room(evaluated, evaluated.legal(~dead)):
+            return False
         before = {s.name: s.positions.tolist() for s in self.model.sites}
-        gone = self._without(dead)
+        gone = self.without(dead)
         if gone:
             self.patience.follow(before, self.model)
         return gone
 
-    def _without(self, dead: np.ndarray) -> bool:
+    def trim(self, error_of: Callable[[Gated], float], spread: float) -> None:
+        """Cut to the widths that keep the budget; from here on they stay."""
+        evaluated, steering = self.result, self.steering
+        assert isinstance(self.model, Gated)
+        assert isinstance(evaluated, Gated)
+        assert steering is not None
+        kept = steering.final(evaluated, error_of, spread)
+        self.without(~kept)
+        for gated in {self.model, evaluated}:
+            gated.threshold = -1.0
+
+    def without(self, dead: np.ndarray) -> bool:
+        """Take units out of the model and its average; whether one has gone."""
         assert isinstance(self.model, Gated)
         kept = self.model.legal(~dead)
         self.note_snr(self.model, ~kept)
@@ -178,9 +206,16 @@ class State:
             for name, module in inner.named_modules():
                 module.training = self.modes.get(name, self.modes[""])
 
+    def gamma(self, progress: float) -> float:
+        """Loss per nat at a share of the phase's epochs; 0 without gates."""
+        if not isinstance(self.model, Gated):
+            return 0.0
+        start = self.settings.gamma if self.steering is None else self.steering.gamma
+        return start * rise(self.settings.gamma_rise, progress)
+
     def record(self, loss: float, nats: float, validation: float) -> Record:
         """Write the epoch down."""
-        model, kept = self.result, {}
+        model, kept, gamma = self.result, {}, self.gamma(self.epoch / max(1, self.epochs))
         if isinstance(model, Gated):
             mask = model.kept()
             kept = {s.name: int(mask[s.units].sum()) for s in model.sites}
@@ -190,102 +225,6 @@ class State:
                 cost = measure(model, self.example)
                 self._totals = cost.weights, cost.macs
             numbers = self._totals
-        made = Record(self.phase, self.epoch, loss, nats, validation, kept, *numbers)
+        made = Record(self.phase, self.epoch, loss, nats, validation, kept, *numbers, gamma)
         self.history.append(made)
         return made
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors of the state, by name."""
-        parts = {"model": self.model.state_dict()}
-        if self.dense is not None:
-            parts["dense"] = self.dense.state_dict()
-        if self.average is not None:
-            parts["average"] = self.average.state_dict()
-        out = {f"{part}/{k}": v for part, state in parts.items() for k, v in state.items()}
-        for number, entries in self.optimizer.state_dict()["state"].items():
-            out |= {f"optimizer/{number}/{k}": v for k, v in entries.items() if v is not None}
-        out["random/cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            out["random/cuda"] = torch.cuda.get_rng_state()
-        return out
-
-    def body(self) -> dict[str, Any]:
-        """The rest of the state, as JSON holds it."""
-        positions = {}
-        if isinstance(self.model, Gated):
-            positions = {s.name: s.positions.tolist() for s in self.model.graph.sites}
-        return {
-            "settings": self._asked(),
-            "phase": self.phase,
-            "epoch": self.epoch,
-            "positions": positions,
-            "patience": self.patience.counts,
-            "plan": self.report.plan.to_json() if self.report else None,
-            "difference": self.report.difference if self.report else None,
-            "history": [dataclasses.asdict(r) for r in self.history],
-            "snr": self.snr,
-            "warnings": self.warnings,
-        }
-
-    def _asked(self) -> dict[str, Any]:
-        """What must be the same when a run goes on."""
-        options = json.dumps(dict(self.options), sort_keys=True, default=str)
-        return {**dataclasses.asdict(self.settings), "options": options, "model": self.source}
-
-    def restore(self, tensors: dict[str, Tensor], body: dict[str, Any]) -> None:
-        """Become the state that was saved. The model must be as `fit` was first given it.
-
-        Raises:
-            ConfigError: it was saved with other settings, other options or another model.
-        """
-        now = self._asked()
-        other = {k: v for k, v in body["settings"].items() if v != now.get(k)}
-        if other:
-            raise ConfigError(
-                f"resume: the checkpoint was made with other settings: {other}. Take those, or "
-                f"another folder."
-            )
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            part, _, rest = name.partition("/")
-            parts.setdefault(part, {})[rest] = value
-        if body["phase"] != "dense":
-            self.dense = copy.deepcopy(self.model)
-            self.dense.load_state_dict(parts["dense"])
-            self._rebuild(body)
-        self.model.load_state_dict(parts["model"])
-        if self.average is not None:
-            self.average.load_state_dict(parts["average"])
-        self._restore_optimizer(parts.get("optimizer", {}))
-        self.epoch, self.patience.counts = body["epoch"], body["patience"]
-        self.history = [Record(**r) for r in body["history"]]
-        self.snr, self.warnings = body["snr"], list(body["warnings"])
-        torch.set_rng_state(parts["random"]["cpu"])
-        if "cuda" in parts["random"]:
-            torch.cuda.set_rng_state(parts["random"]["cuda"])
-
-    def _rebuild(self, body: dict[str, Any]) -> None:
-        """Give the model the structure it had: gates, and what has been cut since."""
-        self.phase = body["phase"]
-        if self.phase == "tune":
-            plan = Plan.from_json(body["plan"])
-            self.model, report = prune(self.model, plan, self.example, verify=False)
-            self.report = dataclasses.replace(report, difference=body["difference"])
-            self._equip()
-            return
-        gated = attach(self.model, self.example, **self.options)
-        self.model = gated
-        self._equip()
-        dead = np.zeros(gated.graph.total, dtype=np.bool_)
-        for site in gated.graph.sites:
-            dead[site.units] = ~np.isin(site.positions, body["positions"][site.name])
-        if dead.any():
-            self._without(dead)
-
-    def _restore_optimizer(self, flat: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in flat.items():
-            number, _, key = name.partition("/")
-            state.setdefault(int(number), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})

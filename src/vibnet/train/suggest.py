@@ -13,7 +13,8 @@ from vibnet.config import Settings
 from vibnet.errors import ConfigError
 from vibnet.surgery.attach import parameter_groups, penalty
 from vibnet.surgery.gated import Gated
-from vibnet.train.loop import Data, call
+from vibnet.train.evaluate import call
+from vibnet.train.loop import Data
 from vibnet.train.objective import Objective, classification
 
 LOWEST, HIGHEST = 1e-7, 10.0

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+from laws import close_units
+from states import set_snr
+from torch import nn
+from training import mlp
+
+import vibnet
+from vibnet.errors import ConfigError
+from vibnet.train.budget import Budget, least_kept, shown
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "amount", "percent"),
+    [
+        ("macs=5%", "macs", 5.0, True),
+        ("macs=115k", "macs", 115_000.0, False),
+        ("weights=3k", "weights", 3000.0, False),
+        ("weights=.5M", "weights", 500_000.0, False),
+        ("memory=200kB", "memory", 200_000.0, False),
+        ("memory=2MiB", "memory", 2.0 * 2**20, False),
+        ("latency=2ms", "latency", 0.002, False),
+        ("latency=50%", "latency", 50.0, True),
+        ("error=1.6", "error", 1.6, False),
+    ],
+)
+def test_budgets_are_read_as_they_are_written(text, kind, amount, percent):
+    found = Budget.parse(text)
+    assert (found.kind, found.percent, found.text) == (kind, percent, text)
+    assert found.amount == pytest.approx(amount)
+    assert found.limit(1000.0) == pytest.approx(10 * amount if percent else amount)
+    assert Budget.parse("") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("macs", "is not a kind, '=', and a number. Kinds are macs, weights, memory"),
+        ("size=5%", "is not a kind"),
+        ("macs=five", "is not a kind"),
+        ("macs=-5%", "is not a kind"),
+        ("macs=1e5", "is not a kind"),
+        ("macs=0", "must be above 0"),
+        ("macs=101%", "at most 100 %"),
+        ("macs=0.05", "less than one. For a share of the dense model write 'macs=5%'"),
+        ("weights=3q", "has no unit of weights. Write 'k' or 'M' or 'G' or '%'"),
+        ("memory=200", "has no unit of memory. Write 'B' or 'kB'"),
+        ("latency=2", "has no unit of latency. Write 'us' or 'ms' or 's' or '%'"),
+        ("error=5%", "has no unit of error. Write the number alone"),
+    ],
+)
+def test_what_is_no_budget_is_refused(text, said):
+    with pytest.raises(ConfigError, match="budget: ") as found:
+        Budget.parse(text)
+    assert said in str(found.value)
+
+
+def gated():
+    torch.manual_seed(0)
+    return vibnet.attach(mlp(norm=True).double(), torch.randn(2, 6).double())
+
+
+@pytest.mark.parametrize("kind", ["macs", "weights", "memory"])
+def test_a_cost_is_that_of_the_model_that_is_really_cut(kind):
+    made = gated()
+    close_units(made, 0.5, seed=3)
+    small, _ = vibnet.prune(made.eval())
+    cost = vibnet.measure(small, made.example)
+    expected = {"macs": cost.macs, "weights": cost.weights, "memory": cost.peak_memory}[kind]
+    budget = Budget.parse(f"{kind}=50%")
+    assert budget.cost(made, made.kept()) == expected
+    assert budget.cost(made, np.ones(made.graph.total, dtype=np.bool_)) > expected
+
+
+def test_a_latency_is_that_of_a_really_smaller_model():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 3000), nn.ReLU(), nn.Linear(3000, 3000), nn.ReLU())
+    model.append(nn.Linear(3000, 2))
+    made = vibnet.attach(model, torch.randn(1, 64))
+    budget = Budget.parse("latency=10ms")
+    whole = budget.cost(made, np.ones(made.graph.total, dtype=np.bool_))
+    assert 0 < 5 * budget.cost(made, least_kept(made)) < whole
+
+
+@pytest.mark.parametrize("kind", ["macs", "weights", "memory"])
+@pytest.mark.parametrize("percent", [37, 64, 90, 100])
+def test_what_fits_is_at_most_one_unit_below_the_limit(kind, percent):
+    made = gated()
+    torch.manual_seed(percent)
+    for site, _ in made.all_gates():
+        set_snr(made, site.name, (9 * torch.rand(site.size)).tolist())
+    budget = Budget.parse(f"{kind}={percent}%")
+    limit = budget.limit(budget.cost(made, np.ones(made.graph.total, dtype=np.bool_)))
+    kept = budget.fitting(made, limit)
+    assert budget.cost(made, kept) <= limit
+    score = made.score()
+    if percent == 100:
+        assert kept.all()
+        return
+    more = kept.copy()
+    more[np.argmax(np.where(kept, -np.inf, score))] = True  # the best unit that went
+    assert made.legal(more).sum() == kept.sum() + 1
+    assert budget.cost(made, more) > limit
+    assert score[kept].min() > score[~kept].max()
+
+
+def test_units_that_evaluation_closes_come_back_where_the_budget_has_room():
+    made = gated()
+    for site, _ in made.all_gates():
+        set_snr(made, site.name, np.linspace(0.01, 0.9, site.size).tolist())
+    budget = Budget.parse("weights=50%")
+    limit = budget.limit(budget.cost(made, np.ones(made.graph.total, dtype=np.bool_)))
+    assert budget.cost(made, made.kept()) < 0.3 * limit
+    assert 0.8 * limit < budget.cost(made, budget.fitting(made, limit)) <= limit
+
+
+def test_a_budget_below_what_one_unit_a_site_costs_is_refused_with_both_numbers():
+    made = gated()
+    least = Budget.parse("weights=1k").cost(made, least_kept(made))
+    assert least == 6 + 1 + 3
+    Budget.parse("weights=10").check(made)
+    with pytest.raises(ConfigError, match=r"allows 9 weights, but with one unit left at every"):
+        Budget.parse("weights=9").check(made)
+    Budget.parse("error=0.1").check(made)
+
+
+def test_amounts_are_shown_with_their_units():
+    assert shown("macs", 93930) == "93,930 multiply-adds"
+    assert shown("memory", 2500) == "2.5 kB"
+    assert shown("latency", 0.00123) == "1.23 ms"
+    assert shown("error", 1.6) == "1.6"
