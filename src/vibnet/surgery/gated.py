@@ -57,7 +57,7 @@ class Gated(nn.Module):
 
     def _wire(self, graph: Graph, sites: list[Site]) -> None:
         """Put the multiplications where the graph says, instead of those there are."""
-        self.graph, self.sites, self._nesting = graph, sites, nesting(graph)
+        self.graph, self.sites, self.nesting = graph, sites, nesting(graph)
         starts = np.cumsum([0, *(s.size for s in sites)])
         self._columns = np.full(graph.total, starts[-1], dtype=np.int64)
         for site, start in zip(sites, starts, strict=False):
@@ -127,7 +127,7 @@ class Gated(nn.Module):
     def legal(self, wanted: Mask) -> Mask:
         """The units that stay when some are wanted: the constraints, the floor, the multiple."""
         sites = [s.units for s in self.graph.sites]
-        blocks, inner = self.graph.blocks, self._nesting
+        blocks, inner = self.graph.blocks, self.nesting
         return legal(wanted, self.score(), sites, blocks, 1, self.multiple, inner)
 
     def _means(self, kept: Mask) -> Tensor:
@@ -143,8 +143,8 @@ class Gated(nn.Module):
         For a single feature that is its own mean times that of the unit it is nested in.
         """
         out = self._means(kept)
-        children = torch.as_tensor(self._nesting.children)
-        out[children] *= out[torch.as_tensor(self._nesting.parents)]
+        children = torch.as_tensor(self.nesting.children)
+        out[children] *= out[torch.as_tensor(self.nesting.parents)]
         return out
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here

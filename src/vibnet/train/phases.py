@@ -51,6 +51,14 @@ class Record:
     gamma: float = 0.0
 
 
+def optimizer(settings: Settings, groups: list[dict[str, Any]]) -> Optimizer:
+    """The optimiser that the settings name."""
+    if settings.optimizer == "sgd":
+        return SGD(groups, momentum=settings.momentum, fused=True)
+    kind = Adam if settings.optimizer == "adam" else AdamW
+    return kind(groups, fused=True)
+
+
 @dataclass
 class State:
     """Everything that changes while training. `steps`: batches in an epoch."""
@@ -142,11 +150,7 @@ class State:
         groups = [g for g in groups if g["params"]]
         if not groups:
             raise ConfigError("fit: no parameter of the model requires a gradient.")
-        if settings.optimizer == "sgd":
-            self.optimizer = SGD(groups, momentum=settings.momentum, fused=True)
-        else:
-            kind = Adam if settings.optimizer == "adam" else AdamW
-            self.optimizer = kind(groups, fused=True)
+        self.optimizer = optimizer(settings, groups)
         self.average = None
         if settings.ema:
             update = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]  # torch's

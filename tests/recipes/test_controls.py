@@ -1,0 +1,169 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from training import SHORT, FlatConv, Toy, mlp, same
+
+import vibnet
+from vibnet.errors import ConfigError
+from vibnet.recipes.controls import CONTROLS, DRAWS, _largest, control, sampled, trained
+from vibnet.recipes.run import Job, fingerprint_of_weights
+from vibnet.train.evaluate import validate
+from vibnet.train.loop import fit
+from vibnet.train.shrink import shrink
+
+
+class WithTest(Toy):
+    """Toy data with a test set, and a note of what was opened."""
+
+    opened = 0
+
+    def test(self):
+        self.opened += 1
+        return [(self.x[32:] - 0.1, self.y[32:])]
+
+
+LIGHT = SHORT.replaced(gamma=0.01, gate_epochs=10, lr=1e-2, weight_decay=0.0)
+
+
+def made(settings=LIGHT, options=None):
+    job = Job("toy", mlp(norm=True), WithTest(examples=96), settings, options=options or {})
+    return job, fit(job.model, job.data, job.objective, job.settings, options=job.options)
+
+
+@pytest.fixture(scope="module")
+def finished():
+    return made()
+
+
+def widths(model):
+    return [m.out_features for m in model.modules() if isinstance(m, nn.Linear)]
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_every_control_is_of_the_runs_widths_and_leaves_the_run_alone(name, finished):
+    job, fitted = finished
+    before = [fingerprint_of_weights(m) for m in (job.model, fitted.small, fitted.gated)]
+    random, opened = torch.get_rng_state(), job.data.opened
+    found = control(name, job, fitted)
+    assert job.data.opened == opened + 1
+    assert torch.equal(torch.get_rng_state(), random)
+    assert before == [fingerprint_of_weights(m) for m in (job.model, fitted.small, fitted.gated)]
+    model = fitted.dense if name == "dense" else fitted.small
+    cost = vibnet.measure(model, job.data.example)
+    assert (found["weights"], found["macs"]) == (cost.weights, cost.macs)
+    assert same(found, control(name, job, fitted))
+    assert all(0 <= found[k] <= 60 for k in ("test", "validation"))  # chance is 67
+
+
+def test_controls_take_as_many_epochs_as_they_say(finished):
+    job, fitted = finished
+    whole = job.settings.dense_epochs + job.settings.gate_epochs
+    for name, epochs in (
+        ("dense", range(whole)),
+        ("scratch", range(whole)),
+        ("tuned", [whole]),
+        ("tuned-with-noise", [whole]),
+        ("magnitude", range(job.settings.dense_epochs, whole)),
+    ):
+        job.data.epochs.clear()
+        control(name, job, fitted)
+        assert job.data.epochs == list(epochs), name
+
+
+def test_training_a_model_as_it_is_is_plain_adam_under_a_cosine():
+    job, _ = made()
+    model = mlp(norm=True)
+    other = copy.deepcopy(model)
+    trained(model, job, 2, 0.01)
+    assert model.training is False
+    steps = torch.optim.Adam(other.parameters(), 0.01, fused=True)
+    batches = [b for epoch in range(2) for b in Toy(examples=96).train(epoch)]
+    other.train()
+    for k, (x, y) in enumerate(batches):
+        steps.param_groups[0]["lr"] = 0.01 * 0.5 * (1 + math.cos(math.pi * k / len(batches)))
+        steps.zero_grad()
+        nn.functional.cross_entropy(other(x), y).backward()
+        steps.step()
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_noise_stays_as_it_is_while_tuning_and_the_weights_move(finished):
+    job, fitted = finished
+    gated = copy.deepcopy(fitted.gated)
+    shrink(gated)
+    before = copy.deepcopy(gated)
+    trained(gated, job, 1, 0.01)
+    assert fingerprint_of_weights(gated.gates) == fingerprint_of_weights(before.gates)
+    assert fingerprint_of_weights(gated.model) != fingerprint_of_weights(before.model)
+
+
+def test_new_weights_are_not_the_old_ones(finished):
+    job, fitted = finished
+    model = CONTROLS["scratch"](Job("toy", job.model, job.data, LIGHT.replaced(lr=1e-12)), fitted)
+    assert widths(model) == widths(fitted.small)
+    assert (model[0].weight - fitted.small[0].weight).abs().mean() > 0.05
+
+
+def test_the_largest_weights_stay(finished):
+    job, fitted = finished
+    still = Job("toy", job.model, job.data, LIGHT.replaced(lr=1e-12))
+    model = CONTROLS["magnitude"](still, fitted)
+    size = fitted.dense[0].weight.abs().mean(1)
+    best = size.argsort(descending=True)[: len(model[0].weight)].sort().values
+    torch.testing.assert_close(model[0].weight, fitted.dense[0].weight[best])
+
+
+def test_features_stay_in_channels_that_stay():
+    torch.manual_seed(0)
+    model, x = FlatConv(), torch.randn(40, 1, 3, 3)
+    with torch.no_grad():
+        model.conv.weight.copy_(
+            torch.tensor([5.0, 3.0, 1.0]).reshape(3, 1, 1, 1).expand(3, 1, 2, 2)
+        )
+        model.fc.weight.copy_(torch.arange(12.0).expand(5, 12))  # the third channel's are largest
+    gated = vibnet.attach(model, x[:2], features=["fc"])
+    wanted = {"conv": 2, "fc:features": 3, "fc": 4}
+    kept = gated.legal(_largest(gated, wanted))
+    names = {s.name: s.positions[kept[s.units]].tolist() for s in gated.sites}
+    assert names["conv"] == [0, 1]
+    assert names["fc:features"] == [3, 6, 7]  # one of every channel, then the largest
+    assert len(names["fc"]) == 4
+    assert np.count_nonzero(kept) == 9
+
+
+def test_sampling_without_noise_is_the_mean_and_noise_makes_it_another(finished):
+    job, fitted = finished
+    batches = job.data.validation()
+    quiet = copy.deepcopy(fitted)
+    with torch.no_grad():
+        for _, gate in quiet.gated.all_gates():
+            gate.log_var.fill_(-60.0)
+    error = validate(quiet.gated, batches, job.objective)
+    assert sampled(job, quiet, batches, 3) == error
+    with torch.no_grad():
+        for _, gate in quiet.gated.all_gates():
+            gate.log_var.fill_(0.9 * math.log(float(gate.mu.abs().min()) ** 2))
+    one, many = (sampled(job, quiet, batches, n) for n in (1, 400))
+    assert many <= one
+
+
+def test_sampling_says_the_error_by_draws(finished):
+    found = control("sampled", *finished)
+    assert set(found["test"]) == set(found["validation"]) == {str(n) for n in DRAWS}
+
+
+def test_what_is_not_there_is_refused_by_name(finished):
+    job, fitted = finished
+    with pytest.raises(ConfigError, match=r"no control 'x'. There are: dense, scratch, tuned"):
+        control("x", job, fitted)
+    with pytest.raises(ConfigError, match="needs a run that is over"):
+        control("scratch", job, fit(mlp(), Toy(), None, SHORT, seconds=0))
+    _, tuned = made(LIGHT.replaced(tune_epochs=1))
+    for name in ("tuned-with-noise", "sampled"):
+        with pytest.raises(ConfigError, match="ended without gates"):
+            control(name, job, tuned)
