@@ -10,6 +10,7 @@ from vibnet.cli import say
 from vibnet.cli.deploy import bench, export
 from vibnet.cli.look import plan, recipes, report
 from vibnet.cli.run import run
+from vibnet.cli.suggest import suggest
 from vibnet.errors import DataError, VibnetError
 from vibnet.graph.capture import place_of
 
@@ -59,7 +60,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
 )
-for command in (run, recipes, plan, bench, export, report):
+for command in (run, suggest, recipes, plan, bench, export, report):
     app.command()(command)
 
 
