@@ -45,6 +45,7 @@ def record(number, phase="gate"):
         "kept": {"fc": 8 - number} if phase == "gate" else {},
         "weights": 100,
         "macs": 100,
+        "gamma": 1e-3 if phase == "gate" else 0.0,
     }
 
 

@@ -138,7 +138,9 @@ def test_a_record_says_what_evaluation_keeps():
     record = state.record(0.5, 2.0, 12.5)
     kept = state.model.kept()
     weights = 12 * 6 + 12 * 12 + 12 * 3
-    assert record == Record("gate", 7, 0.5, 2.0, 12.5, {"0": 12, "4": 12}, weights, weights)
+    assert state.settings.gamma > 0
+    gamma = state.settings.gamma
+    assert record == Record("gate", 7, 0.5, 2.0, 12.5, {"0": 12, "4": 12}, weights, weights, gamma)
     assert totals(state.model.graph, kept) == (weights, weights)
     assert state.history == [record]
 
