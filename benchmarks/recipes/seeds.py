@@ -8,6 +8,7 @@ An interrupted seed goes on from its checkpoint. `table.py` makes the tables.
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import torch
 
 from vibnet.recipes.catalog import recipe
 from vibnet.recipes.run import job, run
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import host  # noqa: E402 - a script beside us
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -54,7 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "vibnet-seeds")
     asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    host(asked.threads)  # sets the threads, and keeps freed memory with the process
     torch.set_flush_denormal(True)
     changes = dict(item.split("=", 1) for item in asked.set)
     for seed in asked.seeds:

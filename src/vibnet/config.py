@@ -40,6 +40,8 @@ class Settings:
         accumulate: batches whose gradients are added up for one step.
         ema: decay of an average of the weights that is evaluated and kept; 0 for none.
         autocast: "" or "bfloat16".
+        channels_last: weights and activations of convolutions lie channels last in memory while
+            training, which is faster on most CPUs; the models that come out lie as the one given.
         distil: share of the loss that is the distance to the dense model's answers; 0 for none.
         temperature: of the answers that are compared when distilling.
         shrink: take dead units out while training.
@@ -67,6 +69,7 @@ class Settings:
     accumulate: int = 1
     ema: float = 0.0
     autocast: str = ""
+    channels_last: bool = False
     distil: float = 0.0
     temperature: float = 2.0
     shrink: bool = True

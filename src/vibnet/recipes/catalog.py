@@ -9,6 +9,7 @@ from torch import nn
 from vibnet.config import Settings
 from vibnet.errors import ConfigError
 from vibnet.recipes.images import Preparation
+from vibnet.recipes.published import LENET5, LENET300, Row
 from vibnet.zoo import LeNet5Caffe, LeNet300100, ResidualCNN
 
 
@@ -37,7 +38,7 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     preparation: Preparation = field(default_factory=Preparation)
     validation: int = 10_000
-    published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    published: Mapping[str, Row] = field(default_factory=dict)
 
 
 def _digits_mlp() -> nn.Module:
@@ -71,7 +72,7 @@ _ALL = (
         "a small batch-normed CNN on scikit-learn's handwritten digits, a minute",
         _digits_cnn,
         "digits",
-        Settings(batch=64, dense_epochs=30, gate_epochs=60, gamma=1e-3),
+        Settings(batch=64, dense_epochs=30, gate_epochs=60, gamma=1e-3, channels_last=True),
         validation=300,
     ),
     Recipe(
@@ -81,17 +82,19 @@ _ALL = (
         "mnist",
         Settings(dense_epochs=50, gate_epochs=300, gamma=3.5e-5, weight_decay=2e-4),
         {"inputs": True, "weights": {"inputs": 4.0, "fc1": 4.0, "fc2": 2.0}},
+        published=LENET300,
     ),
     Recipe(
         "lenet5-mnist",
         "LeNet-5-Caffe on MNIST, its flattened features gated too",
         LeNet5Caffe,
         "mnist",
-        Settings(dense_epochs=5, gate_epochs=100, tune_epochs=10, gamma=1e-5),
+        Settings(dense_epochs=5, gate_epochs=100, tune_epochs=10, gamma=1e-5, channels_last=True),
         {
             "features": ["fc1"],
             "weights": {"conv1": "area", "conv2": "area", "fc1:features": 14.0, "fc1": 14.0},
         },
+        published=LENET5,
     ),
     Recipe(
         "rescnn-fashion",
@@ -100,10 +103,11 @@ _ALL = (
         "fashion-mnist",
         Settings(
             batch=128,
-            dense_epochs=12,
-            gate_epochs=20,
-            tune_epochs=4,
+            dense_epochs=8,
+            gate_epochs=16,
+            tune_epochs=2,
             gamma=1.1e-3,
+            channels_last=True,
             dense_schedule="cosine",
         ),
         {"weights": "macs"},

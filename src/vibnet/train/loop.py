@@ -20,6 +20,7 @@ from vibnet.train import checkpoint, saved, watch
 from vibnet.train.budget import Budget
 from vibnet.train.clock import Clock
 from vibnet.train.evaluate import Batches, call, examine, validate
+from vibnet.train.layout import Formats, put_back, put_channels_last
 from vibnet.train.objective import Function, Objective, classification, distilled, function
 from vibnet.train.phases import Record, State
 from vibnet.train.schedule import rate
@@ -125,6 +126,7 @@ def fit(
     with torch.random.fork_rng(cuda):
         torch.manual_seed(settings.seed)
         inner = copy.deepcopy(model)
+        formats = put_channels_last(inner) if settings.channels_last else {}
         state = State(settings, data.example, dict(options or {}), inner, data.steps)
         if where is not None and resume and (found := checkpoint.load(where)):
             saved.restore(state, *found)
@@ -141,9 +143,9 @@ def fit(
                     checkpoint.save(where, len(state.history), saved.tensors(state), body)
                     clock.saved()
                 if clock.over and not state.finished:
-                    return _result(state, clock, done=False)
+                    return _result(state, clock, formats, done=False)
             if state.phase == state.last_phase:
-                return _result(state, clock, done=True)
+                return _result(state, clock, formats, done=True)
             state.advance()
 
 
@@ -175,7 +177,7 @@ def _checkpoints(folder: str | Path | None, resume: bool) -> Path | None:
     return where
 
 
-def _result(state: State, clock: Clock, done: bool) -> Fit:
+def _result(state: State, clock: Clock, formats: Formats, done: bool) -> Fit:
     small, report = None, state.report
     state.put_modes_back()
     gated = state.result if isinstance(state.result, Gated) else None
@@ -186,6 +188,9 @@ def _result(state: State, clock: Clock, done: bool) -> Fit:
     elif state.phase == "tune":
         small = state.result
     dense = state.dense if state.dense is not None else state.result
+    for handed_out in (dense, small, gated.model if gated is not None else None):
+        if handed_out is not None:
+            put_back(handed_out, formats)
     if report is not None:
         whole = all(len(report.plan.kept[n]) == size for n, size in report.plan.sizes.items())
         before = sum(p.numel() for p in dense.parameters())

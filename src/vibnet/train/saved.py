@@ -14,6 +14,7 @@ from vibnet.surgery.attach import attach
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.plan import Plan
 from vibnet.surgery.prune import prune
+from vibnet.train.layout import like
 from vibnet.train.phases import Record, State
 
 
@@ -123,4 +124,7 @@ def _restore_optimizer(state: State, flat: dict[str, Tensor]) -> None:
         number, _, key = name.partition("/")
         entries.setdefault(int(number), {})[key] = value
     groups = state.optimizer.state_dict()["param_groups"]
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    for number, found in entries.items():
+        entries[number] = {k: like(v, parameters[number]) for k, v in found.items()}
     state.optimizer.load_state_dict({"state": entries, "param_groups": groups})

@@ -1,0 +1,39 @@
+import pytest
+
+from vibnet.recipes.summary import cell, summary
+
+
+def run(seed, r_w, error, held=100):
+    return {
+        "settings": {"seed": seed},
+        "notes": {"images": {"validation": held}},
+        "ratios": {"r_W": r_w, "macs": 2_000_000, "r_N": 10.0},
+        "validation": {"small": error + 1},
+        "test": {"small": error, "dense": 2.0},
+    }
+
+
+def test_a_cell_is_mean_spread_best_worst_and_how_many():
+    found = cell([1.0, 2.0, 6.0])
+    assert found == {
+        "mean": 3.0,
+        "spread": pytest.approx(7**0.5),
+        "best": 1.0,
+        "worst": 6.0,
+        "n": 3,
+    }
+    assert cell([4.0])["spread"] == 0.0
+
+
+def test_figures_are_means_over_seeds():
+    found = summary([run(0, 3.0, 1.5), run(1, 5.0, 1.7)])
+    assert (found["seeds"], found["n"]) == ([0, 1], 2)
+    assert found["r_W"]["mean"] == 4.0
+    assert found["macs"]["mean"] == 2.0
+    assert found["test"]["best"] == 1.5
+    assert found["validation"]["worst"] == pytest.approx(2.7)
+    assert found["dense_test"]["mean"] == 2.0
+
+
+def test_runs_on_all_images_have_no_validation_figure():
+    assert "validation" not in summary([run(0, 3.0, 1.5, held=0)])

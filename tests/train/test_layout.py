@@ -1,0 +1,104 @@
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from training import SHORT, Toy, told
+
+from vibnet.graph.cut import layout
+from vibnet.train.layout import LAST, like, put_back, put_channels_last
+from vibnet.train.loop import fit
+
+SOFT = dataclasses.replace(SHORT, gamma=5e-3)
+SETTINGS = dataclasses.replace(SOFT, channels_last=True)
+
+
+class Images(Toy):
+    """The clouds as images of three channels."""
+
+    def __init__(self):
+        super().__init__(size=48)
+        self.x = self.x.reshape(-1, 3, 4, 4)
+        self.example = self.x[:2].clone()
+
+
+class Convolutions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 12, 3, padding=1)
+        self.norm = nn.BatchNorm2d(12)
+        self.second = nn.Conv2d(12, 8, 2)
+        self.out = nn.Linear(72, 3)
+        self.seen = []
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.first(x)))
+        self.seen.append(layout(x))
+        return self.out(torch.relu(self.second(x)).flatten(1))
+
+
+def formats(model):
+    return {layout(p) for p in model.parameters()}
+
+
+def test_weights_of_images_and_volumes_are_laid_out_and_put_back():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(2, 5, 2), nn.Conv1d(2, 3, 2))
+    model[0].to(memory_format=torch.channels_last)
+    before = {k: (v, v.detach().clone(), v.stride()) for k, v in model.named_parameters()}
+    found = put_channels_last(model)
+    assert layout(model[0].weight) is torch.channels_last
+    assert layout(model[1].weight) is LAST[5]
+    put_back(model, found)
+    for name, parameter in model.named_parameters():
+        own, value, stride = before[name]
+        assert parameter is own
+        assert torch.equal(parameter, value)
+        assert parameter.stride() == stride
+
+
+def test_a_moment_is_laid_out_as_its_parameter_and_a_number_is_left():
+    parameter = torch.zeros(4, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    moment = torch.randn(4, 3, 2, 2)
+    assert like(moment, parameter).stride() == parameter.stride()
+    assert torch.equal(like(moment, parameter), moment)
+    count = torch.tensor(3.0)
+    assert like(count, parameter) is count
+
+
+def test_training_runs_channels_last_and_hands_out_what_came_in():
+    model = Convolutions()
+    fitted = fit(model, Images(), None, SETTINGS)
+    assert fitted.dense.seen[-1] is torch.channels_last  # while it trained
+    assert fitted.gated.model.seen[-1] is torch.channels_last
+    for handed_out in (model, fitted.dense, fitted.gated.model, fitted.small):
+        assert formats(handed_out) == {torch.contiguous_format}
+    assert fitted.small.first.out_channels < 12
+    plain = fit(Convolutions(), Images(), None, SOFT)
+    last, other = fitted.history[0].loss, plain.history[0].loss
+    assert last == pytest.approx(other, rel=1e-3)
+
+
+def test_a_model_that_came_channels_last_stays_so():
+    model = Convolutions().to(memory_format=torch.channels_last)
+    for settings in (SETTINGS, SOFT):
+        fitted = fit(model, Images(), None, settings)
+        assert layout(fitted.dense.second.weight) is torch.channels_last
+        assert layout(fitted.small.second.weight) is torch.channels_last
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_it_resumes_to_the_last_bit(tmp_path, optimizer):
+    rates = {"lr": 0.02, "gate_lr": 0.3, "gamma": 0.1} if optimizer == "sgd" else {}
+    settings = dataclasses.replace(SETTINGS, optimizer=optimizer, tune_epochs=2, ema=0.5, **rates)
+    straight = fit(Convolutions(), Images(), None, settings)
+    assert optimizer == "sgd" or straight.small.first.out_channels < 12
+    for _ in itertools.count():
+        part = fit(
+            Convolutions(), Images(), None, settings, folder=tmp_path, resume=True, seconds=0
+        )
+        if part.done:
+            break
+    assert told(part) == told(straight)
