@@ -18,7 +18,7 @@ from vibnet.recipes.catalog import recipe
 from vibnet.recipes.run import job, run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import host  # noqa: E402 - a script beside us
+from common import host
 
 RESULTS = Path(__file__).parent / "results"
 

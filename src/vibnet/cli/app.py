@@ -11,6 +11,7 @@ from vibnet.cli.deploy import bench, export
 from vibnet.cli.look import plan, recipes, report
 from vibnet.cli.run import run
 from vibnet.cli.suggest import suggest
+from vibnet.cli.sweep import sweep
 from vibnet.errors import DataError, VibnetError
 from vibnet.graph.capture import place_of
 
@@ -60,7 +61,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
 )
-for command in (run, suggest, recipes, plan, bench, export, report):
+for command in (run, suggest, sweep, recipes, plan, bench, export, report):
     app.command()(command)
 
 

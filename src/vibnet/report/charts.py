@@ -4,6 +4,7 @@ import hashlib
 import io
 import math
 import re
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -145,3 +146,53 @@ def _log(value: float) -> float:
     if math.isnan(value):
         return math.log10(LOWEST)
     return math.log10(min(max(value, LOWEST * 1.01), HIGHEST * 0.99))
+
+
+Point = Mapping[str, Any]
+
+
+def frontier(points: Sequence[Point], published: Mapping[str, Sequence[float | None]]) -> str:
+    """Error against r_W, multiply-adds and r_N: means with their spread, runs, and printed rows.
+
+    Args:
+        points: one per setting: "r_W", "macs", "r_N" and "error", each the values of all seeds.
+        published: r_W, multiply-adds in millions, r_N and error, by method.
+    """
+    with _drawing(1, 3, 2.6) as (figure, axes):
+        names = ("r_W", "macs", "r_N")
+        titles = ("r_W (%)", "multiply-adds (M)", "r_N (%)")
+        for place, (axis, name, title) in enumerate(zip(axes, names, titles, strict=True)):
+            axis.set_title(f"error (%) against {title}")
+            axis.set_xscale("log")
+            means = sorted((_mean(p[name]), _mean(p["error"]), _spread(p["error"])) for p in points)
+            for point in points:
+                axis.plot(point[name], point["error"], ".", color=ACCENT, alpha=0.4, ms=4)
+            columns = list(zip(*means, strict=True)) or [(), (), ()]
+            axis.errorbar(*columns, color=ACCENT, lw=1.3, marker="o", ms=4, capsize=2)
+            for method, row in published.items():
+                if row[place] is None or row[3] is None:
+                    continue
+                axis.plot([row[place]], [row[3]], "D", color=SECOND, ms=4)
+                shift = {"textcoords": "offset points", "xytext": (4, 3), "fontsize": 7}
+                axis.annotate(method, (row[place], row[3]), color=SECOND, **shift)
+            axis.xaxis.set_major_formatter(_plain)
+            axis.xaxis.set_minor_formatter(_few_small)
+            axis.grid(axis="y")
+        return _svg(figure, "error against size")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _plain(value: float, _position: int) -> str:
+    return f"{value:g}"
+
+
+def _few_small(value: float, _position: int) -> str:
+    """A label for 2 and 5 times a power of ten."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""

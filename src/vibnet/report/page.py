@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from vibnet.errors import ArtefactError, ConfigError
 from vibnet.report import charts
 from vibnet.report.record import PAGE, Recorded
-from vibnet.report.rows import duration, grain, number, rows, verdict
+from vibnet.report.render import render
+from vibnet.report.rows import grain, rows, verdict
 from vibnet.surgery.artefact import write
 
 TEMPLATE = "page.html"
@@ -31,29 +31,7 @@ def page(recorded: Recorded) -> str:
         ConfigError: the extra `report` is not installed.
         ArtefactError: the record has wrong fields.
     """
-    try:
-        import matplotlib as _matplotlib  # noqa: F401 - said here, not from inside a chart
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from jinja2.exceptions import UndefinedError
-    except ImportError as error:
-        raise ConfigError(
-            f"report: {error.name} is not installed. Install the extra: "
-            f"pip install 'vibnet[report]'."
-        ) from error
-    environment = Environment(
-        loader=PackageLoader("vibnet.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "number": number}
-    try:
-        return environment.get_template(TEMPLATE).render(_content(recorded))
-    except (KeyError, TypeError, ValueError, AttributeError, UndefinedError) as error:
-        raise ArtefactError(
-            f"the record in {recorded.folder} has wrong fields ({error!r}). Run it again."
-        ) from error
+    return render(TEMPLATE, lambda: _content(recorded), str(recorded.folder))
 
 
 def _content(recorded: Recorded) -> dict[str, Any]:

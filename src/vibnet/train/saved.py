@@ -119,12 +119,10 @@ def _rebuild(state: State, body: dict[str, Any]) -> None:
 
 
 def _restore_optimizer(state: State, flat: dict[str, Tensor]) -> None:
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     entries: dict[int, dict[str, Tensor]] = {}
     for name, value in flat.items():
         number, _, key = name.partition("/")
-        entries.setdefault(int(number), {})[key] = value
+        entries.setdefault(int(number), {})[key] = like(value, parameters[int(number)])
     groups = state.optimizer.state_dict()["param_groups"]
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    for number, found in entries.items():
-        entries[number] = {k: like(v, parameters[number]) for k, v in found.items()}
     state.optimizer.load_state_dict({"state": entries, "param_groups": groups})
