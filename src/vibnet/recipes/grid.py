@@ -1,0 +1,253 @@
+"""Many runs of recipes, each in its own folder and process, some at a time."""
+
+import dataclasses
+import json
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vibnet.errors import ArtefactError, ConfigError, VibnetError
+from vibnet.recipes.catalog import recipe
+from vibnet.recipes.controls import control
+from vibnet.recipes.run import Job, job, run
+from vibnet.surgery.artefact import write
+from vibnet.train.loop import fit
+
+RUN, POINT = "run.json", "point.json"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a recipe, or one control of such a run.
+
+    Attributes:
+        name: of its folder.
+        recipe: of the catalogue.
+        changes: settings by name, as text.
+        options: of `vibnet.attach`, over those of the recipe.
+        final: train on all images.
+        device: "cpu", "cuda" ...
+        download: fetch data that are missing.
+        control: of `vibnet.recipes.controls`; "" for the run itself.
+        of: the name of the run's point, for a control.
+    """
+
+    name: str
+    recipe: str
+    changes: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    final: bool = False
+    device: str = "cpu"
+    download: bool = False
+    control: str = ""
+    of: str = ""
+
+    def job(self) -> Job:
+        """What is run."""
+        made = job(
+            recipe(self.recipe),
+            dict(self.changes),
+            final=self.final,
+            device=self.device,
+            download=self.download,
+        )
+        made.options |= self.options
+        return made
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same when a folder is gone on with, as JSON gives it back."""
+        body = dataclasses.asdict(self)
+        body.pop("download")
+        again: dict[str, Any] = json.loads(json.dumps(body))
+        return again
+
+
+def done(point: Point, out: Path) -> dict[str, Any] | None:
+    """What a point gave, None while it is not over.
+
+    Raises:
+        ArtefactError: its record is damaged.
+    """
+    path = out / point.name / RUN
+    try:
+        body = json.loads(path.read_text())
+        return body if body["done"] else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(f"{path} is truncated or no record ({error!r}).") from error
+
+
+def claim(points: Iterable[Point], out: Path) -> None:
+    """Write down what goes into which folder.
+
+    Raises:
+        ConfigError: two points of one name, or a folder that holds something else. Nothing has
+            been written.
+    """
+    points = list(points)
+    names = [point.name for point in points]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"two runs are called {', '.join(twice)}.")
+    for point in points:
+        folder = out / point.name
+        if not folder.exists() or not any(folder.iterdir()):
+            continue
+        try:
+            found = json.loads((folder / POINT).read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{folder} holds something else than a run of this grid. Take another --out: "
+                f"nothing is overwritten."
+            ) from error
+        if found != point.identity():
+            wanted = point.identity()
+            differ = [k for k in wanted if found.get(k) != wanted[k]] if found else list(wanted)
+            raise ConfigError(
+                f"{folder} holds another run of that name: {', '.join(differ)} differ. Take "
+                f"another --out: nothing is overwritten."
+            )
+    for point in points:
+        (out / point.name).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(point.identity(), indent=1)
+        write(out / point.name / POINT, text.encode())
+
+
+def make(point: Point, out: Path, command: str = "") -> None:
+    """Make one point in this process; goes on from a checkpoint, and does nothing when over."""
+    if done(point, out) is not None:
+        return
+    folder = out / point.name
+    if not point.control:
+        resume = any((folder / "checkpoint").glob("*.json"))
+        run(point.job(), folder, resume=resume, command=command)
+        return
+    made = point.job()
+    fitted = fit(
+        made.model,
+        made.data,
+        made.objective,
+        made.settings,
+        options=made.options,
+        folder=out / point.of,
+        resume=True,
+    )
+    body = {"done": True, "name": point.control, "of": point.of, "control": True}
+    body |= control(point.control, made, fitted)
+    write(folder / RUN, json.dumps(body, indent=1).encode())
+
+
+def run_all(
+    points: Sequence[Point],
+    out: Path,
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    command: str = "",
+    on_done: Callable[[Point], None] = lambda _point: None,
+    on_failed: Callable[[Point, str], None] = lambda _point, _text: None,
+) -> int:
+    """Make all points, some at a time, a process each; controls after all runs.
+
+    A point that is over is not made again; one that fails does not stop the others. Whatever ends
+    this call ends its processes; checkpoints stay, and the same call goes on.
+
+    Args:
+        points: what to make.
+        out: the folder of their folders.
+        jobs: processes at a time.
+        threads: of PyTorch, in each.
+        command: that repeats it all, for the records.
+        on_done: called with every point that is over.
+        on_failed: called with a point and what went wrong.
+
+    Returns:
+        How many failed.
+
+    Raises:
+        ConfigError: no process, or a folder that holds something else.
+    """
+    if jobs < 1 or threads < 1:
+        raise ConfigError(f"jobs and threads must be at least 1, got {jobs} and {threads}.")
+    claim(points, out)
+    failed: set[str] = set()
+    for wave in ([p for p in points if not p.control], [p for p in points if p.control]):
+        ready = []
+        for point in wave:
+            if point.of in failed:
+                failed.add(point.name)
+                on_failed(point, f"{point.of} has failed, which it starts from.")
+            elif done(point, out) is not None:
+                on_done(point)
+            else:
+                ready.append(point)
+        fixed = out, threads, command
+        failed |= _wave(ready, jobs, fixed, on_done, on_failed)
+    return len(failed)
+
+
+def _wave(
+    points: list[Point],
+    jobs: int,
+    fixed: tuple[Path, int, str],
+    on_done: Callable[[Point], None],
+    on_failed: Callable[[Point, str], None],
+) -> set[str]:
+    """Make points that do not depend on each other; the names of those that failed."""
+    context = multiprocessing.get_context("spawn")
+    waiting, failed = list(points), set()
+    living: dict[int, tuple[SpawnProcess, Connection, Point]] = {}
+    try:
+        while waiting or living:
+            while waiting and len(living) < jobs:
+                point = waiting.pop(0)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(point, *fixed, theirs))
+                process.start()
+                theirs.close()
+                living[process.sentinel] = process, ours, point
+            for sentinel in wait(list(living)):
+                assert isinstance(sentinel, int)
+                process, ours, point = living.pop(sentinel)
+                process.join()
+                text = _heard(ours)
+                if process.exitcode == 0:
+                    on_done(point)
+                else:
+                    failed.add(point.name)
+                    on_failed(point, text or f"its process ended with {process.exitcode}.")
+    finally:
+        for process, _, _ in living.values():
+            process.terminate()
+        for process, _, _ in living.values():
+            process.join()
+    return failed
+
+
+def _heard(pipe: Connection) -> str:
+    """What a process said before it ended."""
+    try:
+        return str(pipe.recv()) if pipe.poll() else ""
+    except EOFError:
+        return ""
+    finally:
+        pipe.close()
+
+
+def _child(point: Point, out: Path, threads: int, command: str, tell: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    try:
+        make(point, out, command)
+    except (VibnetError, OSError, RuntimeError) as error:
+        tell.send(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        raise SystemExit(2) from None

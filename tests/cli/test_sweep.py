@@ -1,0 +1,101 @@
+import json
+import signal
+
+import pytest
+from recorded import vibnet
+
+from vibnet.cli import sweep
+from vibnet.recipes import grid
+
+SHORT = ("--set", "dense_epochs=1", "--set", "gate_epochs=2", "--set", "gate_lr=0.1")
+
+
+def swept(folder, *words):
+    return vibnet("sweep", "digits-mlp", "--gammas", "1e-2,1e-4", *SHORT, "--out", folder, *words)
+
+
+def test_a_sweep_makes_every_point_a_frontier_and_goes_on_where_it_stopped(tmp_path):
+    out = tmp_path / "sweep"
+    first = swept(out, "--seeds", "0,1", "--jobs", "2")
+    assert first.exit_code == 0, first.output
+    names = {f"gamma={g},seed={s}" for g in ("0.01", "0.0001") for s in (0, 1)}
+    assert {path.name for path in out.iterdir() if path.is_dir()} == names
+    assert "4/4" in first.stdout
+    body = json.loads((out / "frontier.json").read_text())
+    assert [row["gamma"] for row in body["rows"]] == [0.01, 0.0001]
+    strong, weak = body["rows"]
+    assert strong["r_W"]["mean"] < weak["r_W"]["mean"]
+    assert strong["n"] == 2
+    runs = [json.loads((out / f"gamma=0.01,seed={s}" / "run.json").read_text()) for s in (0, 1)]
+    assert [run["r_W"] for run in strong["runs"]] == [run["ratios"]["r_W"] for run in runs]
+    assert strong["test"]["worst"] == max(run["test"]["small"] for run in runs)
+    assert body["command"] in (out / "frontier.html").read_text()
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
+    again = swept(out, "--seeds", "0,1")
+    assert again.exit_code == 0
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("run.json")} == before
+    more = vibnet(
+        "sweep", "digits-mlp", "--gammas", "1e-2", "--seeds", "0", *SHORT, "--out", out,
+        "--set", "lr=2e-3",
+    )  # fmt: skip
+    assert more.exit_code == 2
+    assert "another run of that name: changes differ" in more.stderr
+
+
+def test_what_fails_is_said_and_the_rest_is_drawn(tmp_path, monkeypatch):
+    def some(points, folder, *, on_done, on_failed, **_):
+        on_failed(points[0], "TrainingError: no good")
+        return 1
+
+    monkeypatch.setattr(sweep, "run_all", some)
+    done = swept(tmp_path / "sweep")
+    assert done.exit_code == 2
+    assert "gamma=0.01,seed=0: TrainingError: no good" in done.stderr
+    assert not (tmp_path / "sweep").exists()  # nothing is over, so there is nothing to draw
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_says_how_to_go_on(tmp_path, monkeypatch, number):
+    def stopped(*_args, **_options):
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(sweep, "run_all", stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    done = swept(tmp_path / "sweep")
+    assert done.exit_code == 128 + number
+    assert "The same command goes on:\n  vibnet sweep digits-mlp --gammas 1e-2,1e-4" in done.stdout
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "name a recipe"),
+        (("digits-mlp",), "--gammas takes numbers by commas, got ''"),
+        (("digits-mlp", "--gammas", "1,1"), "each once"),
+        (("digits-mlp", "--gammas", "-1"), "at least 0"),
+        (("digits-mlp", "--gammas", "nan"), "at least 0"),
+        (("digits-mlp", "--gammas", "1", "--seeds", "0.5"), "whole numbers"),
+        (("digits-mlp", "--gammas", "1", "--set", "gamma=2"), "sweep sets gamma itself"),
+        (("digits-mlp", "--gammas", "1", "--set", "seed=2"), "sweep sets seed itself"),
+        (("digits-mlp", "--gammas", "1", "--set", "epochs=2"), "no setting 'epochs'"),
+        (("digits-mpl", "--gammas", "1"), "no recipe 'digits-mpl'"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_before_there_is_a_folder(words, said, tmp_path):
+    done = vibnet("sweep", *words, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_point_of_a_sweep_is_the_recipe_with_its_gamma(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweep, "run_all", lambda points, *_args, **_o: seen.extend(points) or 0)
+    swept(tmp_path / "sweep", "--seeds", "7", "--final")
+    job = seen[0].job()
+    assert (job.settings.gamma, job.settings.seed, job.settings.dense_epochs) == (0.01, 7, 1)
+    assert job.data.sizes["validation"] == 0
+    assert seen[0] == grid.Point(
+        "gamma=0.01,seed=7", "digits-mlp", seen[0].changes, final=True, device="cpu"
+    )

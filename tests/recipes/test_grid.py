@@ -1,0 +1,126 @@
+import json
+
+import pytest
+import torch
+
+from vibnet.errors import ArtefactError, ConfigError
+from vibnet.recipes import grid
+from vibnet.recipes.catalog import recipe
+from vibnet.recipes.grid import POINT, RUN, Point, claim, done, make, run_all
+from vibnet.recipes.run import job, run
+
+SHORT = {"dense_epochs": "1", "gate_epochs": "2", "gate_lr": "0.1"}
+
+
+def point(name="a", **given):
+    return Point(name, "digits-mlp", {**SHORT, **given.pop("changes", {})}, **given)
+
+
+def finished(folder, name="a", **body):
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / name / RUN).write_text(json.dumps({"done": True} | body))
+
+
+def test_a_point_is_the_run_that_the_recipe_makes_alone(tmp_path):
+    wanted = point(changes={"seed": "3"})
+    torch.set_flush_denormal(False)
+    claim([wanted], tmp_path)
+    make(wanted, tmp_path)
+    alone = run(job(recipe("digits-mlp"), {**SHORT, "seed": "3"}), tmp_path / "alone")
+    assert done(wanted, tmp_path)["weights_sha256"] == alone["weights_sha256"]
+    before = (tmp_path / "a" / RUN).stat().st_mtime_ns
+    make(wanted, tmp_path)  # it is over
+    assert (tmp_path / "a" / RUN).stat().st_mtime_ns == before
+
+
+def test_a_point_goes_on_from_its_checkpoint(tmp_path):
+    claim([point(), point("b")], tmp_path)
+    make(point(), tmp_path)
+    part = run(point("b").job(), tmp_path / "b", seconds=0)
+    assert not part["done"]
+    assert done(point("b"), tmp_path) is None
+    make(point("b"), tmp_path)
+    a, b = (done(point(n), tmp_path)["weights_sha256"] for n in "ab")
+    assert a == b
+
+
+def test_runs_and_their_controls_are_made_in_processes_side_by_side(tmp_path):
+    control = point("c", control="scratch", of="a")
+    said = []
+    points = [control, point(), point("b", changes={"seed": "1"})]
+    failed = run_all(
+        points, tmp_path, jobs=2, on_done=lambda p: said.append(p.name), command="the command"
+    )
+    assert failed == 0
+    assert sorted(said[:2]) == ["a", "b"]
+    assert said[2] == "c"
+    assert done(points[1], tmp_path)["host"]["command"] == "the command"
+    found = done(control, tmp_path)
+    assert (found["name"], found["of"], found["control"]) == ("scratch", "a", True)
+    assert found["weights"] == done(point(), tmp_path)["after"]["weights"]
+    said.clear()
+    assert run_all(points, tmp_path, on_done=lambda p: said.append(p.name)) == 0
+    assert said == ["a", "b", "c"]
+
+
+def test_a_failure_stops_neither_the_others_nor_is_hidden(tmp_path):
+    bad = point("bad", changes={"lr": "1e30"})
+    control = point("c", control="dense", of="bad")
+    over, failed = [], {}
+    finished(tmp_path, "good")
+    (tmp_path / "good" / POINT).write_text(json.dumps(point("good").identity()))
+    count = run_all(
+        [bad, control, point("good")],
+        tmp_path,
+        on_done=lambda p: over.append(p.name),
+        on_failed=lambda p, text: failed.update({p.name: text}),
+    )
+    assert count == 2
+    assert over == ["good"]
+    assert failed["bad"].startswith("TrainingError: training diverged")
+    assert failed["c"] == "bad has failed, which it starts from."
+
+
+def test_processes_end_with_the_call(tmp_path, monkeypatch):
+    started = []
+    real = grid.wait
+
+    def interrupted(sentinels):
+        started.extend(sentinels)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grid, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_all([point(changes={"gate_epochs": "100000"})], tmp_path)
+    assert real(started, timeout=0) == started  # a sentinel is ready when its process is over
+
+
+def test_nothing_is_overwritten(tmp_path):
+    with pytest.raises(ConfigError, match=r"two runs are called a"):
+        claim([point(), point()], tmp_path)
+    assert not list(tmp_path.iterdir())
+    claim([point()], tmp_path)
+    claim([point()], tmp_path)  # the same again
+    with pytest.raises(ConfigError, match=r"holds another run of that name: changes differ"):
+        claim([point(changes={"gamma": "0.5"}), point("b")], tmp_path)
+    assert not (tmp_path / "b").exists()
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "mine.txt").write_text("x")
+    with pytest.raises(ConfigError, match=r"holds something else.*nothing is overwritten"):
+        claim([point("c")], tmp_path)
+
+
+def test_a_damaged_record_is_said(tmp_path):
+    assert done(point(), tmp_path) is None
+    finished(tmp_path)
+    (tmp_path / "a" / RUN).write_text('{"done"')
+    with pytest.raises(ArtefactError, match=r"truncated or no record"):
+        done(point(), tmp_path)
+    (tmp_path / "a" / RUN).write_text('{"done": false}')
+    assert done(point(), tmp_path) is None
+
+
+@pytest.mark.parametrize("wrong", [{"jobs": 0}, {"threads": 0}])
+def test_there_is_at_least_one_process_and_thread(wrong, tmp_path):
+    with pytest.raises(ConfigError, match=r"jobs and threads must be at least 1"):
+        run_all([point()], tmp_path, **wrong)
