@@ -58,3 +58,10 @@ def test_a_layer_is_plain_again_and_keeps_parameters_and_hooks():
     assert plain.weight is weight
     assert set(plain.state_dict()) == {"weight", "bias"}
     torch.testing.assert_close(plain(x), x @ weight.T + plain.bias)
+
+
+def test_what_has_been_picked_already_is_not_picked_again():
+    layer, x = selected(), torch.randn(2, 5)
+    assert torch.equal(layer(layer.pick(x), picked=True), layer(x))
+    with pytest.raises(RuntimeError, match=r"shapes cannot be multiplied"):
+        layer(x, picked=True)

@@ -42,6 +42,10 @@ class SelectedLinear(nn.Linear):
         self.__class__ = nn.Linear  # type: ignore[assignment]  # what `of` did, undone
         return self
 
-    def forward(self, input: Tensor) -> Tensor:
-        """The linear map of the selected features."""
-        return F.linear(torch.index_select(input, -1, self.index), self.weight, self.bias)
+    def pick(self, given: Tensor) -> Tensor:
+        """The features that are read, of those given."""
+        return torch.index_select(given, -1, self.index)
+
+    def forward(self, input: Tensor, picked: bool = False) -> Tensor:
+        """The linear map of the selected features; `picked`: the input holds no others."""
+        return F.linear(input if picked else self.pick(input), self.weight, self.bias)

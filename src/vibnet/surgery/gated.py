@@ -14,6 +14,7 @@ from vibnet.errors import ConfigError
 from vibnet.graph.constraints import Mask, legal
 from vibnet.graph.nested import nesting
 from vibnet.graph.sites import Graph, Site
+from vibnet.layers import SelectedLinear
 from vibnet.methods import METHODS, Columns, Gate, joined
 from vibnet.surgery.multiply import Draw, Multiply, without_hooks
 
@@ -69,9 +70,10 @@ class Gated(nn.Module):
         for place in graph.places:
             if not (self._columns[place.units[place.units >= 0]] < starts[-1]).any():
                 continue
-            multiply = Multiply(place, self._columns, starts, self._draw)
-            places.append(multiply.to(like.device) if like is not None else multiply)
             target = modules[place.module]
+            picked = target.index.cpu().numpy() if isinstance(target, SelectedLinear) else None
+            multiply = Multiply(place, self._columns, starts, self._draw, picked)
+            places.append(multiply.to(like.device) if like is not None else multiply)
             if place.argument < 0:
                 target.register_forward_hook(multiply.after)
             else:

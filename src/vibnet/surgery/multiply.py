@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vibnet.errors import ConfigError
 from vibnet.graph.places import Place
+from vibnet.layers import SelectedLinear
 
 
 def _itself(x: Tensor) -> Tensor:
@@ -49,16 +50,24 @@ class Multiply(nn.Module):
     """Multiplies one dimension of what a module reads (or gives) by the draw of its units.
 
     `parts` says which parts of the draw it takes, `columns` for every position which entry of
-    those. Where every entry stands for `times` positions in a row, no index is needed.
+    those. Where every entry stands for `times` positions in a row, no index is needed. In front of a
+    layer that picks some features (`picked`, their positions), only those are multiplied.
     """
 
     columns: Tensor
 
     def __init__(
-        self, place: Place, column_of_unit: np.ndarray, starts: np.ndarray, draw: Draw
+        self,
+        place: Place,
+        column_of_unit: np.ndarray,
+        starts: np.ndarray,
+        draw: Draw,
+        picked: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         columns = np.where(place.units < 0, starts[-1], column_of_unit[place.units])
+        self.given = len(columns)
+        columns = columns if picked is None else columns[picked]
         parts, which = np.unique(
             np.searchsorted(starts, columns, side="right") - 1, return_inverse=True
         )
@@ -78,8 +87,7 @@ class Multiply(nn.Module):
         Raises:
             ConfigError: x is not laid out as it was in the example.
         """
-        if x.ndim != self.rank or x.shape[self.dim] != len(self.columns):
-            self._misfit(x, f"{len(self.columns)} units in dimension {self.dim} of {self.rank}")
+        self._fits(x, len(self.columns))
         drawn = self.draw.multipliers()
         parts = [drawn[k] for k in self.parts]
         z = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
@@ -95,6 +103,10 @@ class Multiply(nn.Module):
         shape[self.dim], shape[0] = z.shape[1], len(z)
         return x * z.reshape(shape).to(x.dtype)
 
+    def _fits(self, x: Tensor, width: int) -> None:
+        if x.ndim != self.rank or x.shape[self.dim] != width:
+            self._misfit(x, f"{width} units in dimension {self.dim} of {self.rank}")
+
     def _misfit(self, x: Tensor, wanted: str) -> None:
         what = "output" if self.argument < 0 else f"input {self.argument}"
         raise ConfigError(
@@ -103,8 +115,12 @@ class Multiply(nn.Module):
             f"the example that attach was given, examples first, or attach again."
         )
 
-    def before(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """A forward pre-hook."""
+        if isinstance(module, SelectedLinear):
+            if len(args) == 1:  # else another gate in front of it has picked
+                self._fits(args[0], self.given)
+            return self(args[0] if len(args) > 1 else module.pick(args[0])), True
         return (*args[: self.argument], self(args[self.argument]), *args[self.argument + 1 :])
 
     def after(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:

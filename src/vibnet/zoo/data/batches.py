@@ -76,4 +76,7 @@ def _cut(
     end = len(indices) - len(indices) % size if drop_last else len(indices)
     for start in range(0, end, size):
         chosen = indices[start : start + size]
-        yield images[chosen], labels[chosen]
+        yield (
+            images.index_select(0, chosen),
+            labels.index_select(0, chosen),
+        )  # faster than images[chosen]
