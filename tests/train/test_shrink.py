@@ -248,3 +248,16 @@ def test_patience_follows_what_is_left():
     patience.follow(before, gated)
     assert patience.counts["0"] == [int(p in (2, 7)) for p in range(16) if p not in (1, 5)]
     assert patience.counts["4"] == [0] * 12
+
+
+def test_a_gate_in_front_of_picked_features_still_knows_what_it_is_given():
+    torch.manual_seed(0)
+    gated = attach(LeNet300100(), torch.randn(IMAGE), inputs=True)
+    dead = np.zeros(gated.graph.total, dtype=np.bool_)
+    site = next(s for s in gated.sites if s.name == "inputs")
+    dead[site.units[5:]] = True
+    assert shrink(gated, dead=dead)
+    assert gated.model.fc1.in_features == 5
+    gated(torch.randn(IMAGE))
+    with pytest.raises(ConfigError, match=r"made for 784 units in dimension 1 of 2"):
+        gated.model.fc1(torch.randn(2, 5))

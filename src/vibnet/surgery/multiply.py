@@ -50,8 +50,8 @@ class Multiply(nn.Module):
     """Multiplies one dimension of what a module reads (or gives) by the draw of its units.
 
     `parts` says which parts of the draw it takes, `columns` for every position which entry of
-    those. Where every entry stands for `times` positions in a row, no index is needed. In front of a
-    layer that picks some features (`picked`, their positions), only those are multiplied.
+    those. Where every entry stands for `times` positions in a row, no index is needed. In front of
+    a layer that picks some features (`picked`, their positions), only those are multiplied.
     """
 
     columns: Tensor
