@@ -80,7 +80,7 @@ _ALL = (
         "LeNet-300-100 on MNIST, its pixels gated too",
         LeNet300100,
         "mnist",
-        Settings(dense_epochs=50, gate_epochs=300, gamma=3.5e-5, weight_decay=2e-4),
+        Settings(dense_epochs=50, gate_epochs=250, gamma=3.5e-5, weight_decay=2e-4),
         {"inputs": True, "weights": {"inputs": 4.0, "fc1": 4.0, "fc2": 2.0}},
         published=LENET300,
     ),
