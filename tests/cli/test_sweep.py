@@ -4,7 +4,7 @@ import signal
 import pytest
 from recorded import vibnet
 
-from vibnet.cli import sweep
+from vibnet.cli import follow
 from vibnet.recipes import grid
 
 SHORT = ("--set", "dense_epochs=1", "--set", "gate_epochs=2", "--set", "gate_lr=0.1")
@@ -47,7 +47,7 @@ def test_what_fails_is_said_and_the_rest_is_drawn(tmp_path, monkeypatch):
         on_failed(points[0], "TrainingError: no good")
         return 1
 
-    monkeypatch.setattr(sweep, "run_all", some)
+    monkeypatch.setattr(follow, "run_all", some)
     done = swept(tmp_path / "sweep")
     assert done.exit_code == 2
     assert "gamma=0.01,seed=0: TrainingError: no good" in done.stderr
@@ -59,11 +59,12 @@ def test_a_stop_says_how_to_go_on(tmp_path, monkeypatch, number):
     def stopped(*_args, **_options):
         signal.raise_signal(number)
 
-    monkeypatch.setattr(sweep, "run_all", stopped)
+    monkeypatch.setattr(follow, "run_all", stopped)
     before = signal.getsignal(signal.SIGTERM)
     done = swept(tmp_path / "sweep")
     assert done.exit_code == 128 + number
-    assert "The same command goes on:\n  vibnet sweep digits-mlp --gammas 1e-2,1e-4" in done.stdout
+    assert "Go on with:\n  vibnet sweep digits-mlp --gammas 1e-2,1e-4" in done.stdout
+    assert f"--out {tmp_path / 'sweep'}" in done.stdout
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -91,7 +92,7 @@ def test_what_cannot_be_swept_is_refused_before_there_is_a_folder(words, said, t
 
 def test_a_point_of_a_sweep_is_the_recipe_with_its_gamma(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(sweep, "run_all", lambda points, *_args, **_o: seen.extend(points) or 0)
+    monkeypatch.setattr(follow, "run_all", lambda points, *_args, **_o: seen.extend(points) or 0)
     swept(tmp_path / "sweep", "--seeds", "7", "--final")
     job = seen[0].job()
     assert (job.settings.gamma, job.settings.seed, job.settings.dense_epochs) == (0.01, 7, 1)

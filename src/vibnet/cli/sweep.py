@@ -2,18 +2,17 @@
 
 import math
 import shlex
-import signal
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from vibnet.cli import given, say
+from vibnet.cli.follow import follow
 from vibnet.cli.run import Device, Download, Final, Recipe, Sets
 from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import recipe as recipe_of
-from vibnet.recipes.grid import Point, done, run_all
+from vibnet.recipes.grid import Point, done
 from vibnet.recipes.summary import FIGURES, summary
 from vibnet.report.frontier import short, write_frontier
 
@@ -44,7 +43,8 @@ def sweep(
     for name in ("gamma", "seed", "budget"):
         if name in wanted:
             raise ConfigError(f"sweep sets {name} itself: leave --set {name}= out.")
-    values, numbers = _numbers("gammas", gammas), [int(n) for n in _numbers("seeds", seeds, True)]
+    values = numbers("gammas", gammas)
+    chosen = [int(n) for n in numbers("seeds", seeds, whole=True)]
     points = [
         Point(
             f"gamma={gamma:g},seed={seed}",
@@ -55,7 +55,7 @@ def sweep(
             download=download,
         )
         for gamma in values
-        for seed in numbers
+        for seed in chosen
     ]
     recipe_of(recipe).settings.replaced(**points[0].changes)  # refused before there is a folder
     folder = out or Path("runs") / f"sweep-{recipe}"
@@ -66,57 +66,7 @@ def sweep(
         raise typer.Exit(2)
 
 
-def follow(points: list[Point], folder: Path, jobs: int, threads: int, command: str) -> int:
-    """Make all points with a line for each; how many failed."""
-    say.line(f"{len(points)} runs -> {folder}")
-    begin, over, made = time.monotonic(), 0, 0
-    there = {point.name for point in points if done(point, folder) is not None}
-
-    def on_done(point: Point) -> None:
-        nonlocal over, made
-        over, made = over + 1, made + (point.name not in there)
-        left = (time.monotonic() - begin) / max(1, made) * (len(points) - over)
-        rest = f", about {left / 60:.0f} min left" if made and over < len(points) else ""
-        say.line(f"{over}/{len(points)}  {point.name}: {_line(done(point, folder) or {})}{rest}")
-
-    def on_failed(point: Point, problem: str) -> None:
-        nonlocal over
-        over += 1
-        say.error(RuntimeError(f"{point.name}: {problem}"))
-
-    def stop(number: int, _frame: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        return run_all(
-            points,
-            folder,
-            jobs=jobs,
-            threads=threads,
-            command=command,
-            on_done=on_done,
-            on_failed=on_failed,
-        )
-    except KeyboardInterrupt as stopped:
-        say.line(f"Stopped; checkpoints are kept. The same command goes on:\n  {command}")
-        raise typer.Exit(128 + (stopped.args or (signal.SIGINT,))[0]) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _line(body: dict[str, Any]) -> str:
-    """A finished point in one line."""
-    if "ratios" not in body:
-        return f"test {body.get('test')}"
-    ratios = body["ratios"]
-    return (
-        f"r_W {ratios['r_W']:.2f} %, {ratios['macs'] / 1e6:.3f} M, r_N {ratios['r_N']:.2f} %, "
-        f"validation {body['validation']['small']:.2f}, test {body['test']['small']:.2f}"
-    )
-
-
-def _numbers(name: str, written: str, whole: bool = False) -> list[float]:
+def numbers(name: str, written: str, whole: bool = False) -> list[float]:
     """Numbers by commas, each once."""
     try:
         values = [float(part) for part in written.split(",")]

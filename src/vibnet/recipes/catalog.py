@@ -97,6 +97,27 @@ _ALL = (
         published=LENET5,
     ),
     Recipe(
+        "table1-vibnet",
+        "LeNet-300-100 on MNIST at the size of the paper's table 1, its pixels gated too",
+        LeNet300100,
+        "mnist",
+        Settings(dense_epochs=50, gate_epochs=300, gamma=2e-4, gamma_rise=0.5, weight_decay=2e-4),
+        {"inputs": True, "weights": {"inputs": 1.0, "fc1": 1.5, "fc2": 0.75}},
+        published=LENET300,
+    ),
+    Recipe(
+        "table2-vibnet",
+        "LeNet-5-Caffe on MNIST at the size of the paper's table 2, its features gated too",
+        LeNet5Caffe,
+        "mnist",
+        Settings(dense_epochs=5, gate_epochs=120, gamma=1.5e-5, channels_last=True),
+        {
+            "features": ["fc1"],
+            "weights": {"conv1": "area", "conv2": "area", "fc1:features": 20.0, "fc1": 20.0},
+        },
+        published=LENET5,
+    ),
+    Recipe(
         "rescnn-fashion",
         "a small residual CNN on Fashion-MNIST",
         _small_residual,

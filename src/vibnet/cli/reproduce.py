@@ -1,0 +1,118 @@
+"""`vibnet reproduce`: a table of the paper, run, controlled, and written down."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vibnet.cli import given, say
+from vibnet.cli.follow import follow
+from vibnet.cli.run import Device, Download, Sets
+from vibnet.cli.sweep import Threads, numbers
+from vibnet.errors import ConfigError
+from vibnet.recipes import tables
+from vibnet.recipes.grid import Point, done
+from vibnet.report.frontier import short
+from vibnet.report.tables import COLUMNS, put_into, write_table
+
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Runs at a time, a process each; one a core by default.")
+]
+
+
+def reproduce(
+    table: Annotated[str | None, typer.Argument(help="table1 or table2.")] = None,
+    rows: Annotated[
+        str, typer.Option(metavar="ROW,ROW...", help="By default all; --rows help lists them.")
+    ] = "",
+    seeds: Annotated[str, typer.Option(metavar="N,N...", help="A run each.")] = "0,1,2,3,4",
+    changes: Sets = None,
+    out: Annotated[Path | None, typer.Option(help="By default runs/<table>.")] = None,
+    document: Annotated[
+        Path | None, typer.Option(help="Put the table between its marks in this document too.")
+    ] = None,
+    jobs: Jobs = None,
+    threads: Threads = 1,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Hold the validation images out of training.")
+    ] = False,
+    device: Device = "cpu",
+    download: Download = False,
+) -> None:
+    """Run a table of the paper: VIBNet's row over seeds, its controls, its deterministic twins.
+
+    The same command goes on where it stopped. Writes JSON and the table as text.
+    """
+    if table is None:
+        raise ConfigError(f"reproduce: name a table: {', '.join(tables.TABLES)}.")
+    of = tables.table(table)
+    if rows == "help":
+        say.table(("row", "is"), ((name, entry.about) for name, entry in of.entries.items()))
+        return
+    wanted = given.changes(changes or [])
+    if "seed" in wanted:
+        raise ConfigError("reproduce sets seed itself: leave --set seed= out, and give --seeds.")
+    chosen = [row.strip() for row in rows.split(",")] if rows else list(of.entries)
+    runs = tables.points(
+        of,
+        chosen,
+        [int(n) for n in numbers("seeds", seeds, whole=True)],
+        wanted,
+        final=not held_out,
+        device=given.device(device),
+        download=download,
+    )
+    if document is not None and not document.is_file():
+        raise ConfigError(f"--document: there is no file {document}.")
+    folder = out or Path("runs") / table
+    command = _command(table, rows, seeds, wanted, held_out, device)
+    every = [point for of_row in runs.values() for point in of_row]
+    failures = follow(every, folder, jobs or os.cpu_count() or 1, threads, command)
+    body = _result(of, runs, folder)
+    if body["rows"]:
+        body["command"] = command
+        path = write_table(folder, body)
+        _show(body)
+        say.line(f"\ntable:       {path}")
+        if document is not None:
+            put_into(document, body)
+            say.line(f"document:    {document}")
+    if failures:
+        raise typer.Exit(2)
+
+
+def _result(of: tables.Table, runs: dict[str, list[Point]], folder: Path) -> dict[str, Any]:
+    bodies: dict[str, dict[int, Any]] = {}
+    for row, points in runs.items():
+        for point in points:
+            if (body := done(point, folder)) is not None:
+                bodies.setdefault(row, {})[int(point.changes["seed"])] = body
+    return tables.result(of, bodies)
+
+
+def _command(
+    table: str, rows: str, seeds: str, wanted: dict[str, str], held_out: bool, device: str
+) -> str:
+    words = ["vibnet", "reproduce", table, "--seeds", seeds]
+    words += ["--rows", rows] if rows else []
+    for name, value in wanted.items():
+        words += ["--set", f"{name}={value}"]
+    words += ["--held-out"] if held_out else []
+    words += ["--device", device] if device != "cpu" else []
+    return shlex.join(words)
+
+
+def _show(body: dict[str, Any]) -> None:
+    printed = (
+        [f"{name}, in print", "1", *("" if v is None else f"{v:g}" for v in row)]
+        for name, row in body["published"].items()
+    )
+    ours = (
+        [name, str(row["test"]["n"]), *(short(row[column]) for column in COLUMNS)]
+        for name, row in body["rows"].items()
+        if "draws" not in row
+    )
+    say.line()
+    say.table(("row", "n", *COLUMNS.values()), [*printed, *ours], range(1, 6))

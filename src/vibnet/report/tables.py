@@ -1,0 +1,86 @@
+"""A reproduced table as text for a document."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vibnet.errors import ArtefactError
+from vibnet.report.frontier import text
+from vibnet.surgery.artefact import write
+
+COLUMNS = {"r_W": "r_W (%)", "macs": "MACs (M)", "r_N": "r_N (%)", "test": "test error (%)"}
+
+
+def write_table(folder: Path, body: Mapping[str, Any]) -> Path:
+    """Write a table's JSON and its text into a folder; gives the text's path."""
+    shown = markdown(body)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(body, indent=1) + "\n"
+    write(folder / f"{body['name']}.json", content.encode())
+    write(folder / f"{body['name']}.md", shown.encode())
+    return folder / f"{body['name']}.md"
+
+
+def markdown(body: Mapping[str, Any]) -> str:
+    """A table in Markdown: printed rows, ours with mean, spread and extremes, and what reaches.
+
+    Args:
+        body: what `vibnet.recipes.tables.result` gives.
+    """
+    lines = [f"| row | n | {' | '.join(COLUMNS.values())} | structures |", "| --- " * 7 + "|"]
+    for method, row in body["published"].items():
+        cells = ["" if value is None else f"{value:g}" for value in row]
+        lines.append(f"| {method}, in print | 1 | {' | '.join(cells)} | |")
+    sampled = []
+    for name, row in body["rows"].items():
+        if "draws" in row:
+            sampled += [
+                f"- {n} draws at test, n = {cell['n']}: {text(cell)} %"
+                for n, cell in row["draws"].items()
+            ]
+            continue
+        cells = [text(row[column]) for column in COLUMNS]
+        kept = ", ".join(row.get("structures", {}).values())
+        star = " *" if row["extra"] else ""
+        lines.append(f"| {name}{star} | {row['test']['n']} | {' | '.join(cells)} | {kept} |")
+    out = [*lines, "", "Rows:", ""]
+    for name, row in body["rows"].items():
+        star = " *" if row["extra"] else ""
+        out.append(f"- {name}{star}: {row['about']}{_reached(row)}")
+    if sampled:
+        out += ["", "Noise at test, its mean over class probabilities:", "", *sampled]
+    return "\n".join(out) + "\n"
+
+
+def _reached(row: Mapping[str, Any]) -> str:
+    if "seeds_that_reach" not in row:
+        return ""
+    mean = "the mean does" if row["mean_reaches"] else "the mean does not"
+    return (
+        f". {row['seeds_that_reach']} of {row['test']['n']} seeds reach all of VIBNet's printed "
+        f"figures at once, {mean}"
+    )
+
+
+def put_into(document: Path, body: Mapping[str, Any]) -> None:
+    """Put a table between its marks in a document: `<!-- table1 -->` and `<!-- end table1 -->`.
+
+    Raises:
+        ArtefactError: the document is not there, or lacks the marks. Nothing has been written.
+    """
+    name = body["name"]
+    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+    try:
+        found = document.read_text()
+    except OSError as error:
+        raise ArtefactError(f"{document} cannot be read: {error}.") from error
+    between = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if len(between.findall(found)) != 1:
+        raise ArtefactError(
+            f"{document} has no place for {name}. Put the lines {begin} and {end} where it goes, "
+            f"once."
+        )
+    whole = f"{begin}\n\n{markdown(body)}\n{end}"
+    write(document, between.sub(lambda _: whole, found).encode())

@@ -1,0 +1,48 @@
+import signal
+
+import pytest
+import typer
+
+from vibnet.cli import follow as module
+from vibnet.cli.follow import follow
+from vibnet.recipes.grid import Point
+
+POINTS = [Point("a", "digits-mlp"), Point("b", "digits-mlp", control="sampled", of="a")]
+RUN = {
+    "ratios": {"r_W": 3.5, "macs": 12_000, "r_N": 16.0},
+    "validation": {"small": 2.0},
+    "test": {"small": 1.5},
+}
+
+
+def test_a_line_for_every_run_and_what_failed(monkeypatch, capsys, tmp_path):
+    bodies = {"a": RUN, "b": {"control": True, "test": {"1": 2.5}}}
+    monkeypatch.setattr(module, "done", lambda point, _folder: bodies[point.name])
+
+    def both(points, folder, *, jobs, threads, command, on_done, on_failed):
+        assert (jobs, threads, command, folder) == (2, 1, "vibnet x", tmp_path)
+        on_done(points[0])
+        on_failed(points[1], "it broke")
+        on_done(points[1])
+        return 1
+
+    monkeypatch.setattr(module, "run_all", both)
+    assert follow(POINTS, tmp_path, 2, 1, "vibnet x") == 1
+    said = capsys.readouterr()
+    assert "1/2  a: r_W 3.50 %, 0.012 M, r_N 16.00 %, validation 2.00, test 1.50" in said.out
+    assert "b: test {'1': 2.5}" in said.out
+    assert "b: it broke" in said.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_gives_the_command_that_goes_on(number, monkeypatch, capsys, tmp_path):
+    def stopped(*_args, **_options):
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(module, "run_all", stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(typer.Exit) as raised:
+        follow(POINTS, tmp_path, 1, 1, "vibnet x")
+    assert raised.value.exit_code == 128 + number
+    assert f"Go on with:\n  vibnet x --out {tmp_path}" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+from recorded import vibnet
+
+from vibnet.cli import follow, reproduce
+from vibnet.recipes import tables
+from vibnet.recipes.published import LENET300
+
+SHORT = ("--set", "dense_epochs=1", "--set", "gate_epochs=3", "--set", "gate_lr=0.1")
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """A table of the digits, whose data are there."""
+    entries = tables._entries("40%")
+    made = tables.Table("toy", "digits", "digits-mlp", LENET300, entries)
+    monkeypatch.setitem(tables.TABLES, "toy", made)
+    return made
+
+
+def test_a_table_is_run_written_down_put_into_a_document_and_gone_on_with(toy, tmp_path):
+    out, document = tmp_path / "out", tmp_path / "results.md"
+    document.write_text("# R\n<!-- toy --><!-- end toy -->\n")
+    words = ("reproduce", "toy", *SHORT, "--out", out, "--seeds", "0", "--document", document)
+    first = vibnet(*words, "--rows", "sampled,scratch,twin-l1", "--jobs", "2")
+    assert first.exit_code == 0, first.output
+    names = {path.name for path in out.iterdir() if path.is_dir()}
+    assert names == {f"{row},seed=0" for row in ("vibnet", "sampled", "scratch", "twin-l1")}
+    body = json.loads((out / "toy.json").read_text())
+    assert list(body["rows"]) == ["vibnet", "scratch", "sampled", "twin-l1"]
+    run = json.loads((out / "vibnet,seed=0" / "run.json").read_text())
+    assert body["rows"]["vibnet"]["test"]["mean"] == run["test"]["small"]
+    assert body["rows"]["scratch"]["r_W"]["mean"] == pytest.approx(run["ratios"]["r_W"])
+    assert body["rows"]["twin-l1"]["r_W"]["mean"] <= 40.0
+    assert (out / "toy.md").read_text() in document.read_text()
+    assert "VIBNet, in print" in first.stdout
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
+    assert vibnet(*words, "--rows", "scratch").exit_code == 0
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("run.json")} == before
+
+
+def test_rows_can_be_listed(toy):
+    done = vibnet("reproduce", "toy", "--rows", "help")
+    assert done.exit_code == 0
+    for row, entry in toy.entries.items():
+        assert row in done.stdout
+        assert entry.about.split(",")[0][:20] in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "name a table: table1, table2"),
+        (("table3",), "no table 'table3'"),
+        (("table1", "--rows", "x"), "table1 has no row x"),
+        (("table1", "--seeds", "a"), "--seeds takes numbers"),
+        (("table1", "--set", "seed=3"), "sets seed itself"),
+        (("table1", "--set", "lr=-1"), "lr must be finite and above 0"),
+        (("table1", "--document", "none.md"), "there is no file none.md"),
+        (("table1", "--device", "tpu9"), "--device 'tpu9' cannot be used"),
+    ],
+)
+def test_what_cannot_be_reproduced_is_refused_before_there_is_a_folder(words, said, tmp_path):
+    done = vibnet("reproduce", *words, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_is_in_the_exit_status(toy, monkeypatch, tmp_path):
+    def failing(points, _folder, *, on_failed, **_):
+        on_failed(points[0], "no")
+        return 1
+
+    monkeypatch.setattr(follow, "run_all", failing)
+    done = vibnet("reproduce", "toy", "--rows", "vibnet", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_are_on_all_training_images_unless_said(toy, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(reproduce, "follow", lambda points, *_: seen.append(points) or 0)
+    vibnet("reproduce", "toy", "--out", tmp_path / "a")
+    vibnet("reproduce", "toy", "--out", tmp_path / "b", "--held-out")
+    assert [{p.final for p in points} for points in seen] == [{True}, {False}]
+    assert {p.changes["seed"] for p in seen[0]} == {"0", "1", "2", "3", "4"}

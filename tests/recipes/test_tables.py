@@ -1,0 +1,116 @@
+import pytest
+
+from vibnet.errors import ConfigError
+from vibnet.recipes.controls import CONTROLS
+from vibnet.recipes.published import LENET300
+from vibnet.recipes.tables import MAIN, TABLES, figures, points, reaches, result, table
+
+PRINTED = LENET300["VIBNet"]
+
+
+def run(r_w, error, r_n=16.0, seed=0):
+    return {
+        "settings": {"seed": seed},
+        "ratios": {"r_W": r_w, "macs": 9560, "r_N": r_n},
+        "before": {"weights": 1000},
+        "test": {"small": error, "dense": 2.0},
+        "sites": [{"name": "inputs", "after": 97}, {"name": "fc1", "after": 71 + seed}],
+        "timing": {"cpu_seconds": 10.0 + seed},
+    }
+
+
+def control(weights, error):
+    return {"control": True, "weights": weights, "macs": 5000, "test": error}
+
+
+@pytest.mark.parametrize("of", TABLES.values(), ids=lambda t: t.name)
+def test_every_row_of_a_table_can_be_run(of):
+    runs = points(of, list(of.entries), [0, 3], {})
+    assert list(runs) == list(of.entries)
+    for row, entry in of.entries.items():
+        names = [point.name for point in runs[row]]
+        assert names == [f"{row},seed=0", f"{row},seed=3"]
+        for point in runs[row]:
+            assert point.final
+            assert point.control in ("", "sampled", *CONTROLS)
+            assert point.of == (f"{MAIN},{point.name.split(',')[1]}" if entry.control else "")
+    methods = {row: runs[row][0].options.get("method", "vib") for row in runs}
+    assert (methods["twin-l1"], methods["twin-rho"], methods[MAIN]) == (
+        "twin-l1",
+        "twin-rho",
+        "vib",
+    )
+    budgets = {runs[row][0].changes.get("budget") for row in ("vibnet-steered", "twin-l1")}
+    assert len(budgets) == 1  # a twin and what it is beside have the same size
+    assert None not in budgets
+    assert "budget" not in runs[MAIN][0].changes
+    assert VIBNET_ROW[of.name] == of.published["VIBNet"]
+
+
+VIBNET_ROW = {"table1": (3.59, None, 16.98, 1.6), "table2": (0.83, 0.094, 15.55, 1.0)}
+
+
+def test_a_control_brings_the_runs_it_is_made_from():
+    runs = points(table("table1"), ["magnitude"], [1], {"gamma": "1e-5"}, final=False)
+    assert list(runs) == [MAIN, "magnitude"]
+    assert runs["magnitude"][0].of == runs[MAIN][0].name
+    assert not runs[MAIN][0].final
+    settings = [row[0].changes for row in runs.values()]
+    assert settings[0] == settings[1] == {"gamma": "1e-5", "seed": "1"}
+    assert list(points(table("table1"), ["twin-l1"], [1], {})) == ["twin-l1"]
+
+
+def test_what_is_not_there_is_named():
+    with pytest.raises(ConfigError, match=r"no table 'table3'. There are: table1, table2"):
+        table("table3")
+    with pytest.raises(ConfigError, match=r"table1 has no row twins. It has: vibnet, dense"):
+        points(table("table1"), ["twins"], [0], {})
+    with pytest.raises(ConfigError, match=r"no setting 'gama'"):
+        points(table("table1"), ["vibnet"], [0], {"gama": "1"})
+
+
+def test_a_run_and_a_control_have_the_same_figures():
+    main = run(3.5, 1.6)
+    assert figures(main, {}) == {"r_W": 3.5, "macs": 0.00956, "r_N": 16.0, "test": 1.6}
+    small = figures(control(35, 1.9), main)
+    assert small == {"r_W": 3.5, "macs": 0.005, "r_N": 16.0, "test": 1.9}
+    assert figures(control(1000, 1.9), main)["r_N"] == 100.0
+    assert figures({"control": True, "test": {"1": 2.0}}, main) is None
+
+
+@pytest.mark.parametrize(
+    ("r_w", "r_n", "error", "good"),
+    [
+        (3.59, 16.98, 1.6, True),
+        (3.594, 16.98, 1.64, True),  # they print as 3.59 and 1.6
+        (3.6, 16.98, 1.6, False),
+        (3.59, 16.99, 1.6, False),
+        (3.59, 16.98, 1.66, False),
+        (0.1, 0.1, 0.1, True),
+    ],
+)
+def test_a_network_reaches_a_row_in_every_printed_figure_at_once(r_w, r_n, error, good):
+    found = {"r_W": r_w, "macs": 99.0, "r_N": r_n, "test": error}  # no multiply-adds in print
+    assert reaches(found, PRINTED) is good
+
+
+def test_a_result_holds_means_what_reaches_and_only_rows_that_were_run():
+    bodies = {
+        MAIN: {0: run(3.0, 1.5), 1: run(4.0, 1.7, seed=1)},
+        "scratch": {0: control(30, 1.8), 1: control(40, 2.0)},
+        "sampled": {0: {"control": True, "test": {"1": 2.0, "8": 1.5}}},
+    }
+    body = result(table("table1"), bodies)
+    assert list(body["rows"]) == [MAIN, "scratch", "sampled"]
+    main, scratch, sampled = body["rows"].values()
+    assert main["r_W"] == {"mean": 3.5, "spread": pytest.approx(0.5**0.5), "best": 3.0,
+                           "worst": 4.0, "n": 2}  # fmt: skip
+    assert (main["seeds_that_reach"], main["mean_reaches"]) == (1, True)
+    assert main["structures"] == {"0": "97-71", "1": "97-72"}
+    assert main["cpu_seconds"] == 10.5
+    assert scratch["r_W"]["mean"] == pytest.approx(3.5)
+    assert scratch["seeds_that_reach"] == 0
+    assert "structures" not in scratch
+    assert sampled["draws"]["8"]["mean"] == 1.5
+    assert sampled["extra"]
+    assert body["published"]["VIBNet"] == list(PRINTED)

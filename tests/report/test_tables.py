@@ -1,0 +1,71 @@
+import json
+
+import pytest
+
+from vibnet.errors import ArtefactError
+from vibnet.recipes.summary import cell
+from vibnet.report.tables import markdown, put_into, write_table
+
+BODY = {
+    "name": "table9",
+    "about": "a toy",
+    "published": {"VIBNet": [3.59, None, 16.98, 1.6]},
+    "rows": {
+        "vibnet": {
+            "about": "the recipe",
+            "extra": False,
+            "r_W": cell([3.0, 4.0]),
+            "macs": cell([0.01, 0.02]),
+            "r_N": cell([16.0, 17.0]),
+            "test": cell([1.5, 1.7]),
+            "structures": {"0": "97-71", "1": "90-70"},
+            "seeds_that_reach": 1,
+            "mean_reaches": True,
+        },
+        "sampled": {"about": "draws", "extra": True, "draws": {"8": cell([1.5, 1.25])}},
+    },
+}
+
+
+def test_the_text_holds_printed_rows_ours_and_what_reaches():
+    lines = markdown(BODY).splitlines()
+    assert "| VIBNet, in print | 1 | 3.59 |  | 16.98 | 1.6 | |" in lines
+    row = next(line for line in lines if line.startswith("| vibnet"))
+    assert "| 2 | 3.50 ± 0.71 [3.00, 4.00] | 0.015 ± 0.007 [0.010, 0.020] |" in row
+    assert "1.60 ± 0.14 [1.50, 1.70]" in row
+    assert row.endswith("| 97-71, 90-70 |")
+    about = next(line for line in lines if line.startswith("- vibnet:"))
+    assert "1 of 2 seeds reach all of VIBNet's printed figures at once" in about
+    assert about.endswith("the mean does")
+    assert "- 8 draws at test, n = 2: 1.38 ± 0.18 [1.25, 1.50] %" in lines
+    assert "- sampled *: draws" in lines
+    columns = {line.count("|") for line in lines if line.startswith("|")}
+    assert columns == {8}
+
+
+def test_it_is_written_as_json_and_text(tmp_path):
+    path = write_table(tmp_path / "new", BODY)
+    assert path.read_text() == markdown(BODY)
+    assert json.loads((tmp_path / "new" / "table9.json").read_text()) == BODY
+
+
+def test_it_goes_between_its_marks_and_nothing_else_changes(tmp_path):
+    document = tmp_path / "results.md"
+    before, after = "# Head\n\n<!-- table9 -->", "<!-- end table9 -->\n\nrest \\1 | of it\n"
+    document.write_text(f"{before} old\nold {after}")
+    put_into(document, BODY)
+    assert document.read_text() == f"{before}\n\n{markdown(BODY)}\n{after}"
+    put_into(document, BODY)
+    assert document.read_text() == f"{before}\n\n{markdown(BODY)}\n{after}"
+
+
+def test_a_document_without_a_place_is_left_alone(tmp_path):
+    document = tmp_path / "results.md"
+    marks = "<!-- table9 --><!-- end table9 -->"
+    for text in ("", "<!-- table9 -->", marks + marks):
+        document.write_text(text)
+        with pytest.raises(ArtefactError, match=r"has no place for table9"):
+            put_into(document, BODY)
+        assert document.read_text() == text
+    with pytest.raises(ArtefactError, match=r"cannot be read"):
+        put_into(tmp_path / "none.md", BODY)
