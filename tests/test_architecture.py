@@ -26,9 +26,10 @@ MAY_IMPORT: dict[str, set[str]] = {  # top to bottom; a part is a file or a fold
     "train": ENGINE,
     "zoo": {"errors"},
     "recipes": ENGINE | {"train", "zoo"},
+    "analysis": ENGINE | {"train", "zoo", "recipes"},
     "report": ENGINE | {"train", "zoo", "recipes"},
     "export": ENGINE,
-    "cli": ENGINE | {"export", "train", "zoo", "recipes", "report"},
+    "cli": ENGINE | {"export", "train", "zoo", "recipes", "analysis", "report"},
 }
 MAY_PRINT = {"cli", "report"}
 MAX_FILE_LINES = 300

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from vibnet.cli import say
 from vibnet.cli.deploy import bench, export
+from vibnet.cli.information import information
 from vibnet.cli.look import plan, recipes, report
 from vibnet.cli.reproduce import reproduce
 from vibnet.cli.run import run
@@ -62,7 +63,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
 )
-for command in (run, suggest, sweep, reproduce, recipes, plan, bench, export, report):
+for command in (run, suggest, sweep, reproduce, information, recipes, plan, bench, export, report):
     app.command()(command)
 
 
