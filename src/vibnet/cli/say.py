@@ -34,7 +34,7 @@ def table(
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, head in enumerate(heads):
         right = place in numbers
-        made.add_column(head, justify="right" if right else "left", overflow="fold", no_wrap=right)
+        made.add_column(head, justify="right" if right else "left", overflow="fold")
     for cells in lines:
         made.add_row(*cells)
     out.print(made)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from vibnet.report.ticks import plain_log
+
 # Colours that stand for the page's own; no other colour is drawn.
 INK, FAINT, ACCENT, SECOND = "#010101", "#020202", "#030303", "#040404"
 VARIABLES = {INK: "--ink", FAINT: "--faint", ACCENT: "--accent", SECOND: "--second"}
@@ -163,7 +165,6 @@ def frontier(points: Sequence[Point], published: Mapping[str, Sequence[float | N
         titles = ("r_W (%)", "multiply-adds (M)", "r_N (%)")
         for place, (axis, name, title) in enumerate(zip(axes, names, titles, strict=True)):
             axis.set_title(f"error (%) against {title}")
-            axis.set_xscale("log")
             means = sorted((_mean(p[name]), _mean(p["error"]), _spread(p["error"])) for p in points)
             for point in points:
                 axis.plot(point[name], point["error"], ".", color=ACCENT, alpha=0.4, ms=4)
@@ -175,8 +176,7 @@ def frontier(points: Sequence[Point], published: Mapping[str, Sequence[float | N
                 axis.plot([row[place]], [row[3]], "D", color=SECOND, ms=4)
                 shift = {"textcoords": "offset points", "xytext": (4, 3), "fontsize": 7}
                 axis.annotate(method, (row[place], row[3]), color=SECOND, **shift)
-            axis.xaxis.set_major_formatter(_plain)
-            axis.xaxis.set_minor_formatter(_few_small)
+            plain_log(axis, "x")
             axis.grid(axis="y")
         return _svg(figure, "error against size")
 
@@ -187,12 +187,3 @@ def _mean(values: Sequence[float]) -> float:
 
 def _spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def _plain(value: float, _position: int) -> str:
-    return f"{value:g}"
-
-
-def _few_small(value: float, _position: int) -> str:
-    """A label for 2 and 5 times a power of ten."""
-    return f"{value:g}" if f"{value:e}"[0] in "25" else ""

@@ -9,6 +9,7 @@ import numpy as np
 
 from vibnet.report.marks import picture, table
 from vibnet.report.plots import figure
+from vibnet.report.ticks import plain_log
 
 Body = Mapping[str, Any]
 
@@ -37,7 +38,7 @@ def course(body: Body, figures: Path, base: str) -> str:
                 axis.plot(list(sums), [statistics.mean(v) for v in sums.values()], label=label)
             axis.set_title(f"nats in the units that layer {site} writes")
             axis.set_xlabel("epochs with gates")
-            axis.set_yscale("log")
+            plain_log(axis, "y")
             axis.legend()
     return "\n".join(
         [_course_text(body, sites, names, base), _held(body), _columns(body, figures, base)]
@@ -126,6 +127,7 @@ def _columns(body: Body, figures: Path, base: str) -> str:
             ]
             axis.loglog(*zip(*((n, max(s, 1e-12)) for n, s in pairs), strict=True), ".", ms=2)
             axis.axhline(1.0, color="black", lw=0.6)
+            plain_log(axis, "x")
             axis.set_xlabel("norm of the reader's column")
             axis.set_title(f"snr, units that layer {site} writes")
             opened = [n for n, s in pairs if s > 1]
