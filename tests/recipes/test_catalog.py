@@ -11,6 +11,18 @@ from vibnet.zoo.data.sets import SETS
 every_recipe = pytest.mark.parametrize("found", RECIPES.values(), ids=RECIPES)
 
 
+def test_the_recipes_are_these():
+    assert list(RECIPES) == [
+        "digits-mlp",
+        "digits-cnn",
+        "lenet300-mnist",
+        "lenet5-mnist",
+        "table1-vibnet",
+        "table2-vibnet",
+        "rescnn-fashion",
+    ]
+
+
 @every_recipe
 def test_a_recipe_is_of_known_data_and_a_network_that_reads_it(found):
     published = SETS[found.data]
