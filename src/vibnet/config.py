@@ -41,7 +41,8 @@ class Settings:
         ema: decay of an average of the weights that is evaluated and kept; 0 for none.
         autocast: "" or "bfloat16".
         channels_last: weights and activations of convolutions lie channels last in memory while
-            training, which is faster on most CPUs; the models that come out lie as the one given.
+            training, which is faster on most CPUs; what comes out is contiguous again, or channels
+            last where it was given so.
         distil: share of the loss that is the distance to the dense model's answers; 0 for none.
         temperature: of the answers that are compared when distilling.
         shrink: take dead units out while training.

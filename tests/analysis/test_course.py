@@ -38,12 +38,23 @@ def test_activations_are_those_in_front_of_the_gate(start):
     assert not any(place._forward_pre_hooks for place in gated.places)
 
 
+def f_of_first(model, x):
+    return torch.relu(model[1](x.flatten(1)))
+
+
 def test_quantities_are_those_of_the_formulas(start):
     made, model, _ = start
     gated = attach(model, made.data.example).eval()
     x = torch.cat([x for x, _ in made.data.validation()])
+    torch.manual_seed(0)
     found = quantities(gated, x)
     assert not gated.training
+    with torch.no_grad():
+        second = torch.relu(model[3](f_of_first(model, x)))
+    mu, log_var = (c.detach().double() for c in gated.gate("3").columns())
+    without_noise = information.unit_information(mu, log_var, second.double()).tolist()
+    assert found["3"]["truth"] != without_noise  # what reaches the second layer is noisy
+    assert found["3"]["truth"] == pytest.approx(without_noise, abs=0.2)
     f = torch.relu(model[1](x.flatten(1))).detach().double()
     mu, log_var = (c.detach().double() for c in gated.gate("1").columns())
     site = found["1"]
@@ -66,9 +77,13 @@ def test_columns_are_norms_of_what_reads_a_unit(start):
 def test_training_with_gates_changes_them_and_keeps_held_columns_at_zero(start):
     made, model, _ = start
     gated = attach(model, made.data.example)
-    hold = torch.tensor([3, 5])
+    hold, asked = torch.tensor([3, 5]), []
+    real = made.data.train
+    made.data.train = lambda epoch: asked.append(epoch) or real(epoch)
     before = gated.gate("1").log_var.detach().clone()
     assert list(gate_epochs(made, gated, 1, hold)) == [0, 1, 2, 3]
+    del made.data.train
+    assert asked == [1, 2, 3]  # after the dense one
     assert not gated.model[3].weight[:, hold].any()
     assert gated.model[3].weight[:, 0].any()
     moved = gated.gate("1").log_var.detach() - before
@@ -78,7 +93,17 @@ def test_training_with_gates_changes_them_and_keeps_held_columns_at_zero(start):
 def test_units_that_nobody_reads_close_first(monkeypatch):
     made, model = prepared(0, SHORT.replaced(gate_epochs=25))
     monkeypatch.setattr(module, "EPOCHS", (0, 25))
+    held = []
+
+    def noted(made, gated, first, hold):
+        held.append(hold)
+        return gate_epochs(made, gated, first, hold)
+
+    monkeypatch.setattr(module, "gate_epochs", noted)
     body = held_at_zero(made, model, 0)
+    norms = torch.linalg.vector_norm(model[3].weight.detach(), dim=0)
+    rest = [k for k in range(300) if k not in held[0].tolist()]
+    assert float(norms[held[0]].min()) >= float(norms[rest].max())  # those that it weighs most
     first, last = body["rows"]
     assert first["largest_held"] > 1000
     assert last["largest_held"] < 1 < last["largest_other"]

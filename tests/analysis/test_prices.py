@@ -3,7 +3,7 @@ import math
 import pytest
 
 from vibnet.analysis import prices as module
-from vibnet.analysis.prices import one, prices, size_at
+from vibnet.analysis.prices import LEVELS, equal_error, one, prices, size_at
 
 
 def test_a_size_is_read_off_the_line_between_neighbours():
@@ -47,3 +47,15 @@ def test_a_dearer_layer_keeps_less(monkeypatch):
     for level in body["equal_error"]:
         assert set(level["r_W"]) == {"0.5", "2"}
         assert all(math.isfinite(size) for size in level["r_W"].values())
+
+
+def test_errors_are_equal_where_all_ratios_reach_them():
+    def row(ratio, size, error):
+        return {"ratio": ratio, "r_W": {"mean": size}, "validation": {"mean": error}}
+
+    rows = [row(1.0, 100.0, 1.0), row(1.0, 1.0, 9.0), row(2.0, 100.0, 2.0), row(2.0, 1.0, 3.0)]
+    found = equal_error(rows)
+    assert [level["validation"] for level in found] == [2.0 * p for p in LEVELS if 2.0 * p <= 3.0]
+    assert found[0]["r_W"]["2"] == 100.0
+    assert found[-1]["r_W"]["2"] == 1.0
+    assert all(math.isfinite(size) for level in found for size in level["r_W"].values())

@@ -51,6 +51,17 @@ def test_a_saddle_is_no_minimum():
     assert is_minimum(factor, 0.1, torch.zeros(2).double())
 
 
+@pytest.mark.parametrize(("slope", "good"), [(0.3, True), (0.6, False)])
+def test_the_curvature_is_that_of_the_cost(slope, good):
+    """Along the direction that two leaning columns see least, by differences."""
+    factor = torch.tensor([[1.0, slope], [0.0, (1 - slope**2) ** 0.5]]).double()
+    mu, step = torch.tensor([0.05, 0.05]).double(), 1e-4 * torch.tensor([1.0, -1.0]).double()
+    ends = torch.stack([mu - step, mu, mu + step])
+    values = (ends @ factor.T).square().sum(1) + 0.2 * information.rho(ends, 0.2).sum(1)
+    assert (float(values[0] + values[2] - 2 * values[1]) > 0) is good
+    assert is_minimum(factor, 0.2, mu) is good
+
+
 def test_what_has_no_minimum_is_refused():
     factor, target, _ = problem(2, 3)
     factor[:, 1] = 0

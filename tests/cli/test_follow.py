@@ -9,6 +9,7 @@ from vibnet.recipes.grid import Point
 
 POINTS = [Point("a", "digits-mlp"), Point("b", "digits-mlp", control="sampled", of="a")]
 RUN = {
+    "notes": {"images": {"validation": 0}},
     "ratios": {"r_W": 3.5, "macs": 12_000, "r_N": 16.0},
     "validation": {"small": 2.0},
     "test": {"small": 1.5},
@@ -29,7 +30,7 @@ def test_a_line_for_every_run_and_what_failed(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(module, "run_all", both)
     assert follow(POINTS, tmp_path, 2, 1, "vibnet x") == 1
     said = capsys.readouterr()
-    assert "1/2  a: r_W 3.50 %, 0.012 M, r_N 16.00 %, validation 2.00, test 1.50" in said.out
+    assert "1/2  a: r_W 3.50 %, 0.012 M, r_N 16.00 %, training 2.00, test 1.50" in said.out
     assert "b: test {'1': 2.5}" in said.out
     assert "b: it broke" in said.err
 

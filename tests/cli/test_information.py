@@ -62,4 +62,26 @@ def test_what_cannot_be_done_is_refused(quick, tmp_path):
     bad = vibnet("information", "--document", tmp_path / "x.md", "--only", "quadratics")
     assert bad.exit_code == 2
     assert "Make it anew with --again" in bad.stderr
+    assert "Make it anew with --again" in bad.stderr
+    (tmp_path / "x" / "quadratics.json").write_text("{}")
+    bad = vibnet("information", "--document", tmp_path / "x.md", "--only", "quadratics")
+    assert bad.exit_code == 2
+    assert "has wrong fields (KeyError" in bad.stderr
+    assert not quick
+
+
+def test_nothing_of_another_is_written_over_and_that_is_said_first(quick, tmp_path):
+    mine = tmp_path / "mine.md"
+    mine.write_text("my notes")
+    (tmp_path / "folder.md").mkdir()
+    (tmp_path / "taken").write_text("a file")
+    for name, said in (
+        ("mine.md", "holds something else"),
+        ("folder.md", "is a folder"),
+        ("taken.md", "is a file"),
+    ):
+        bad = vibnet("information", "--document", tmp_path / name, "--only", "quadratics")
+        assert bad.exit_code == 2
+        assert said in bad.stderr
+    assert mine.read_text() == "my notes"
     assert not quick

@@ -37,6 +37,7 @@ def test_a_table_is_run_written_down_put_into_a_document_and_gone_on_with(toy, t
     assert "VIBNet, in print" in first.stdout
     before = {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
     assert vibnet(*words, "--rows", "scratch").exit_code == 0
+    assert json.loads((out / "toy.json").read_text())["rows"] == body["rows"]  # none is lost
     assert {p: p.stat().st_mtime_ns for p in out.rglob("run.json")} == before
 
 
@@ -54,10 +55,12 @@ def test_rows_can_be_listed(toy):
         ((), "name a table: table1, table2"),
         (("table3",), "no table 'table3'"),
         (("table1", "--rows", "x"), "table1 has no row x"),
-        (("table1", "--seeds", "a"), "--seeds takes numbers"),
+        (("table1", "--seeds", "a"), "--seeds takes whole numbers"),
         (("table1", "--set", "seed=3"), "sets seed itself"),
         (("table1", "--set", "lr=-1"), "lr must be finite and above 0"),
-        (("table1", "--document", "none.md"), "there is no file none.md"),
+        (("table1", "--document", "none.md"), "none.md cannot be read"),
+        (("table1", "--document", __file__), "has no place for table1"),
+        (("table1", "--set", "budget="), "the row vibnet-steered sets budget itself"),
         (("table1", "--device", "tpu9"), "--device 'tpu9' cannot be used"),
     ],
 )

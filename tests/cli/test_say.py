@@ -32,3 +32,13 @@ def test_the_last_table_has_sites_and_figures(tmp_path, capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["fc", "8", "5"] in lines
     assert ["test", "error", "(%)", "2.00", "2.50", "+0.50"] in lines
+
+
+def test_no_digit_is_cut_off_where_a_table_is_wider_than_the_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    heads = ("gamma", "runs", "r_W (%)", "MACs (M)", "r_N (%)", "validation (%)", "test (%)")
+    cells = ("0.00025", "2", *(f"1{k}.98 ± 0.4{k}" for k in range(5)))
+    say.table(heads, [cells], range(7))
+    words = capsys.readouterr().out.split()
+    for cell in cells:
+        assert set(cell.split()) <= set(words)

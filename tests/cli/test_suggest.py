@@ -31,7 +31,9 @@ def test_a_gamma_is_suggested_and_more_units_need_more_of_it():
     ("words", "said"),
     [
         (("digits-mlp", "--set", "gamma=1"), "leave --set gamma= out"),
-        (("digits-mlp", *SHORT, "--close", "2"), "close must be between 0 and 1"),
+        (("digits-mlp", "--close", "2"), "close must be between 0 and 1"),
+        (("digits-mlp", "--close", "nan"), "close must be between 0 and 1"),
+        (("digits-mlp", "--steps", "5"), "steps at least 10"),
         (("nothing",), "there is no recipe 'nothing'"),
         ((), "name a recipe"),
     ],

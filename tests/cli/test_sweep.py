@@ -22,8 +22,8 @@ def test_a_sweep_makes_every_point_a_frontier_and_goes_on_where_it_stopped(tmp_p
     assert {path.name for path in out.iterdir() if path.is_dir()} == names
     assert "4/4" in first.stdout
     body = json.loads((out / "frontier.json").read_text())
-    assert [row["gamma"] for row in body["rows"]] == [0.01, 0.0001]
-    strong, weak = body["rows"]
+    assert [row["gamma"] for row in body["rows"]] == [0.0001, 0.01]
+    weak, strong = body["rows"]
     assert strong["r_W"]["mean"] < weak["r_W"]["mean"]
     assert strong["n"] == 2
     runs = [json.loads((out / f"gamma=0.01,seed={s}" / "run.json").read_text()) for s in (0, 1)]
@@ -34,6 +34,10 @@ def test_a_sweep_makes_every_point_a_frontier_and_goes_on_where_it_stopped(tmp_p
     again = swept(out, "--seeds", "0,1")
     assert again.exit_code == 0
     assert {p: p.stat().st_mtime_ns for p in out.rglob("run.json")} == before
+    less = vibnet("sweep", "digits-mlp", "--gammas", "1e-2", *SHORT, "--out", out)
+    assert less.exit_code == 0
+    again = json.loads((out / "frontier.json").read_text())
+    assert again["rows"] == sorted(body["rows"], key=lambda row: row["gamma"])  # none is lost
     more = vibnet(
         "sweep", "digits-mlp", "--gammas", "1e-2", "--seeds", "0", *SHORT, "--out", out,
         "--set", "lr=2e-3",
@@ -43,7 +47,7 @@ def test_a_sweep_makes_every_point_a_frontier_and_goes_on_where_it_stopped(tmp_p
 
 
 def test_what_fails_is_said_and_the_rest_is_drawn(tmp_path, monkeypatch):
-    def some(points, folder, *, on_done, on_failed, **_):
+    def some(points, _folder, *, on_failed, **_):
         on_failed(points[0], "TrainingError: no good")
         return 1
 
@@ -77,6 +81,9 @@ def test_a_stop_says_how_to_go_on(tmp_path, monkeypatch, number):
         (("digits-mlp", "--gammas", "-1"), "at least 0"),
         (("digits-mlp", "--gammas", "nan"), "at least 0"),
         (("digits-mlp", "--gammas", "1", "--seeds", "0.5"), "whole numbers"),
+        (("digits-mlp", "--gammas", "1", "--seeds", "0,1e30"), "whole numbers"),
+        (("digits-mlp", "--gammas", "1_0"), "takes numbers by commas"),
+        (("digits-mlp", "--gammas", "1", "--seeds", f"0,{2**64}"), "a number of 64 bits"),
         (("digits-mlp", "--gammas", "1", "--set", "gamma=2"), "sweep sets gamma itself"),
         (("digits-mlp", "--gammas", "1", "--set", "seed=2"), "sweep sets seed itself"),
         (("digits-mlp", "--gammas", "1", "--set", "epochs=2"), "no setting 'epochs'"),

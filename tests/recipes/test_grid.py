@@ -6,7 +6,7 @@ import torch
 from vibnet.errors import ArtefactError, ConfigError
 from vibnet.recipes import grid
 from vibnet.recipes.catalog import recipe
-from vibnet.recipes.grid import POINT, RUN, Point, claim, done, make, run_all
+from vibnet.recipes.grid import POINT, RUN, Point, claim, done, make, over, run_all
 from vibnet.recipes.run import job, run
 
 SHORT = {"dense_epochs": "1", "gate_epochs": "2", "gate_lr": "0.1"}
@@ -16,9 +16,12 @@ def point(name="a", **given):
     return Point(name, "digits-mlp", {**SHORT, **given.pop("changes", {})}, **given)
 
 
+WHOLE = {"done": True, "test": {}, "ratios": {}, "settings": {}, "notes": {}}
+
+
 def finished(folder, name="a", **body):
     (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / name / RUN).write_text(json.dumps({"done": True} | body))
+    (folder / name / RUN).write_text(json.dumps(WHOLE | body))
 
 
 def test_a_point_is_the_run_that_the_recipe_makes_alone(tmp_path):
@@ -110,14 +113,72 @@ def test_nothing_is_overwritten(tmp_path):
         claim([point("c")], tmp_path)
 
 
-def test_a_damaged_record_is_said(tmp_path):
+@pytest.mark.parametrize("text", ['{"done"', '{"done": true}', "[1]", "null"])
+def test_a_damaged_record_is_said_and_does_not_stop_the_others(text, tmp_path):
     assert done(point(), tmp_path) is None
-    finished(tmp_path)
-    (tmp_path / "a" / RUN).write_text('{"done"')
-    with pytest.raises(ArtefactError, match=r"truncated or no record"):
+    claim([point(), point("good")], tmp_path)
+    finished(tmp_path, "good")
+    (tmp_path / "a" / RUN).write_text(text)
+    with pytest.raises(ArtefactError, match=r"truncated or no record .*Take its folder away"):
         done(point(), tmp_path)
+    over_, failed = [], []
+    assert run_all(
+        [point(), point("good")],
+        tmp_path,
+        on_done=lambda p: over_.append(p.name),
+        on_failed=lambda p, text: failed.append((p.name, text[:10])),
+    )
+    assert over_ == ["good"]
+    assert [name for name, _ in failed] == ["a"]
     (tmp_path / "a" / RUN).write_text('{"done": false}')
     assert done(point(), tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["[1]", '"x"', "3", "null", "{}"])
+def test_a_note_that_is_none_is_another_run(text, tmp_path):
+    claim([point()], tmp_path)
+    (tmp_path / "a" / POINT).write_text(text)
+    with pytest.raises(ConfigError, match=r"another run of that name: name, recipe"):
+        claim([point()], tmp_path)
+
+
+def test_what_a_kill_leaves_while_a_note_is_written_is_no_obstacle(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".point.json.abc").write_text("{")
+    claim([point()], tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match=r"is a file. Name a folder"):
+        claim([point()], tmp_path / "file")
+
+
+def test_only_finished_points_of_that_very_kind_are_over(tmp_path):
+    points = [point(), point("b"), point("c"), point("d")]
+    claim(points, tmp_path)
+    for name in "abd":
+        finished(tmp_path, name)
+    (tmp_path / "d" / RUN).write_text("{")
+    other = point("b", changes={"gamma": "9"})
+    assert list(over([points[0], other, *points[2:]], tmp_path)) == ["a"]
+    elsewhere = point("a", device="cuda")
+    assert not over([elsewhere], tmp_path)
+
+
+def test_a_control_starts_from_the_network_of_its_run_or_not_at_all(tmp_path):
+    control = point("c", control="scratch", of="a")
+    claim([point(), control], tmp_path)
+    with pytest.raises(ArtefactError, match=r"holds no finished run with its checkpoint"):
+        make(control, tmp_path)
+    make(point(), tmp_path)
+    record = json.loads((tmp_path / "a" / RUN).read_text())
+    (tmp_path / "a" / RUN).write_text(json.dumps(record | {"weights_sha256": "0" * 64}))
+    with pytest.raises(ArtefactError, match=r"does not give the network of its record"):
+        make(control, tmp_path)
+    (tmp_path / "a" / RUN).write_text(json.dumps(record))
+    for path in (tmp_path / "a" / "checkpoint").iterdir():
+        path.unlink()
+    with pytest.raises(ArtefactError, match=r"holds no finished run with its checkpoint"):
+        make(control, tmp_path)
+    assert not (tmp_path / "c" / RUN).exists()
 
 
 @pytest.mark.parametrize("wrong", [{"jobs": 0}, {"threads": 0}])

@@ -65,6 +65,10 @@ def test_what_is_not_there_is_named():
         table("table3")
     with pytest.raises(ConfigError, match=r"table1 has no row twins. It has: vibnet, dense"):
         points(table("table1"), ["twins"], [0], {})
+    with pytest.raises(ConfigError, match=r"the row twin-l1 sets budget itself"):
+        points(table("table1"), ["twin-l1"], [0], {"budget": ""})
+    with pytest.raises(ConfigError, match=r"seed must be a number of 64 bits"):
+        points(table("table1"), ["vibnet"], [0, 2**64], {})
     with pytest.raises(ConfigError, match=r"no setting 'gama'"):
         points(table("table1"), ["vibnet"], [0], {"gama": "1"})
 

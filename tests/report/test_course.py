@@ -18,7 +18,7 @@ def body():
     ]
     columns = [{"sites": {"fc": {"norm": [0.5, 1.0, 0.1], "snr": [5.0, 9.0, 0.5]}}}] * 2
     held = [
-        {"held": 2, "rows": [{"epoch": e, "largest_held": 10.0 ** -(e + seed), "others_open": 3,
+        {"held": 2, "rows": [{"epoch": e, "largest_held": 10.0 ** (seed - e - 1), "others_open": 3,
                               "largest_other": 50.0} for e in (0, 3)]}
         for seed in (0, 1)
     ]  # fmt: skip

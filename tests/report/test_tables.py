@@ -53,6 +53,7 @@ def test_it_goes_between_its_marks_and_nothing_else_changes(tmp_path):
     document = tmp_path / "results.md"
     before, after = "# Head\n\n<!-- table9 -->", "<!-- end table9 -->\n\nrest \\1 | of it\n"
     document.write_text(f"{before} old\nold {after}")
+    document.chmod(0o640)
     put_into(document, BODY)
     assert document.read_text() == f"{before}\n\n{markdown(BODY)}\n{after}"
     put_into(document, BODY)
@@ -69,3 +70,35 @@ def test_a_document_without_a_place_is_left_alone(tmp_path):
         assert document.read_text() == text
     with pytest.raises(ArtefactError, match=r"cannot be read"):
         put_into(tmp_path / "none.md", BODY)
+
+
+def test_a_mark_that_is_only_spoken_of_is_no_place(tmp_path):
+    document = tmp_path / "results.md"
+    text = "use <!-- table9 --> as a mark\nPRECIOUS\n<!-- table9 -->\n<!-- end table9 -->\n"
+    document.write_text(text)
+    with pytest.raises(ArtefactError, match=r"or more than one"):
+        put_into(document, BODY)
+    assert document.read_text() == text
+
+
+def test_line_ends_mode_and_links_of_a_document_stay(tmp_path):
+    target, document = tmp_path / "target.md", tmp_path / "link.md"
+    target.write_bytes(b"a\r\n<!-- table9 --><!-- end table9 -->\r\n")
+    target.chmod(0o640)
+    document.symlink_to(target)
+    put_into(document, BODY)
+    assert document.is_symlink()
+    assert target.stat().st_mode & 0o777 == 0o640
+    content = target.read_bytes()
+    assert content.count(b"\n") == content.count(b"\r\n") > 5
+    target.write_bytes(b"\xe4 <!-- table9 --><!-- end table9 -->")
+    with pytest.raises(ArtefactError, match=r"cannot be read"):
+        put_into(document, BODY)
+
+
+def test_a_backslash_in_a_table_is_a_backslash(tmp_path):
+    document = tmp_path / "results.md"
+    document.write_text("<!-- table9 --><!-- end table9 -->")
+    rows = {"sampled": {"about": r"a \1 b", "extra": True, "draws": {"8": cell([1.5])}}}
+    put_into(document, BODY | {"rows": rows})
+    assert r"a \1 b" in document.read_text()

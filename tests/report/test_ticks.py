@@ -24,3 +24,10 @@ def test_labels_are_plain_numbers_fewer_on_a_long_axis(values, labels, which):
     place = 0 if which == "x" else 1
     found = {t.get_text() for t in shown if low <= t.get_position()[place] <= high} - {""}
     assert found == labels
+
+
+def test_a_single_value_has_a_scale_too():
+    axis = matplotlib.figure.Figure().subplots()
+    axis.plot([3.0, 3.0], [1.0, 2.0])
+    plain_log(axis, "x")
+    assert axis.get_xlim() == (1.5, 6.0)

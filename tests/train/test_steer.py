@@ -179,9 +179,22 @@ def test_many_units_in_use_that_are_cut_are_a_warning():
 
 def test_a_dense_model_above_the_error_is_a_warning_before_the_gates():
     said = []
-    settings = dataclasses.replace(LONG, budget="error=0.5", dense_epochs=1)
+    settings = dataclasses.replace(LONG, budget="error=0.5", dense_epochs=1, gate_epochs=30)
     fit(mlp(), Toy(), None, settings, on_warning=said.append)
     assert "the budget allows an error of 0.5, but the dense model has" in said[0]
+
+
+def test_too_few_epochs_to_steer_to_an_error_are_a_warning_and_none_are_refused():
+    said, toy = [], Toy()
+    settings = dataclasses.replace(LONG, budget="error=50", gate_epochs=5, gate_lr=0.5)
+    fit(mlp(), toy, None, settings, on_warning=said.append)
+    assert "with 5 gate epochs gamma moves fast and may overshoot. Give it 30 or more" in said[0]
+    toy.epochs.clear()
+    for text in ("error=50", "macs=50%"):
+        settings = dataclasses.replace(LONG, budget=text, gate_epochs=0)
+        with pytest.raises(ConfigError, match=r"kept by epochs with gates, and gate_epochs is 0"):
+            fit(mlp(), toy, None, settings)
+    assert toy.epochs == []
 
 
 def test_what_cannot_be_kept_is_refused_before_training():

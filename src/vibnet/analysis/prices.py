@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vibnet.recipes.catalog import recipe
@@ -15,6 +15,7 @@ RECIPE, SITES = "digits-mlp", ("1", "3")
 RATIOS = (0.125, 0.5, 1.0, 2.0, 8.0)  # the first layer's price over the second's
 GAMMAS = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 SEEDS = (0, 1, 2)
+LEVELS = (1.0, 1.1, 1.25, 1.5, 2.0)  # of the least error that all ratios reach
 
 
 def one(ratio: float, gamma: float, seed: int) -> tuple[float, float]:
@@ -38,20 +39,25 @@ def prices(say: Callable[[str], None]) -> dict[str, Any]:
                 {"ratio": ratio, "gamma": gamma, "r_W": cell(weights), "validation": cell(errors)}
             )
         say(f"price ratio {ratio:g}: {len(GAMMAS)} gammas, {len(SEEDS)} seeds")
-    lines = {
-        ratio: [
-            (row["r_W"]["mean"], row["validation"]["mean"]) for row in rows if row["ratio"] == ratio
-        ]
-        for ratio in RATIOS
-    }
+    return {"recipe": RECIPE, "sites": SITES, "rows": rows, "equal_error": equal_error(rows)}
+
+
+def equal_error(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The size that every ratio needs at errors that all of them reach, from the least such up."""
+    lines: dict[float, list[tuple[float, float]]] = {}
+    for row in rows:
+        point = row["r_W"]["mean"], row["validation"]["mean"]
+        lines.setdefault(row["ratio"], []).append(point)
     low = max(min(error for _, error in line) for line in lines.values())
     high = min(max(error for _, error in line) for line in lines.values())
-    levels = [low + (high - low) * k / 4 for k in range(5)] if high > low else []
-    equal = [
-        {"validation": level, "r_W": {f"{r:g}": size_at(line, level) for r, line in lines.items()}}
-        for level in levels
+    return [
+        {
+            "validation": part * low,
+            "r_W": {f"{r:g}": size_at(line, part * low) for r, line in lines.items()},
+        }
+        for part in LEVELS
+        if part * low <= high
     ]
-    return {"recipe": RECIPE, "sites": SITES, "rows": rows, "equal_error": equal}
 
 
 def size_at(line: Sequence[tuple[float, float]], level: float) -> float:

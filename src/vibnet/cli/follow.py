@@ -9,14 +9,14 @@ from typing import Any
 import typer
 
 from vibnet.cli import say
-from vibnet.recipes.grid import Point, done, run_all
+from vibnet.recipes.grid import RUN, Point, done, run_all
 
 
 def follow(points: list[Point], folder: Path, jobs: int, threads: int, command: str) -> int:
     """Make all points with a line for each; how many failed. `command`: without the folder."""
     say.line(f"{len(points)} runs -> {folder}")
     begin, over, made = time.monotonic(), 0, 0
-    there = {point.name for point in points if done(point, folder) is not None}
+    there = {point.name for point in points if (folder / point.name / RUN).exists()}
 
     def on_done(point: Point) -> None:
         nonlocal over, made
@@ -46,7 +46,7 @@ def follow(points: list[Point], folder: Path, jobs: int, threads: int, command: 
             on_failed=on_failed,
         )
     except KeyboardInterrupt as stopped:
-        say.line(f"Stopped; checkpoints are kept. Go on with:\n  {again}")
+        say.line(f"Stopped; what is over and the last checkpoints are kept. Go on with:\n  {again}")
         raise typer.Exit(128 + (stopped.args or (signal.SIGINT,))[0]) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -57,7 +57,8 @@ def _line(body: dict[str, Any]) -> str:
     if "ratios" not in body:
         return f"test {body.get('test')}"
     ratios = body["ratios"]
+    held = "validation" if body["notes"].get("images", {}).get("validation", 1) else "training"
     return (
         f"r_W {ratios['r_W']:.2f} %, {ratios['macs'] / 1e6:.3f} M, r_N {ratios['r_N']:.2f} %, "
-        f"validation {body['validation']['small']:.2f}, test {body['test']['small']:.2f}"
+        f"{held} {body['validation']['small']:.2f}, test {body['test']['small']:.2f}"
     )

@@ -12,6 +12,7 @@ import typer
 from vibnet.analysis.experiments import EXPERIMENTS
 from vibnet.cli import say
 from vibnet.errors import ArtefactError, ConfigError
+from vibnet.report.information import TITLE
 from vibnet.report.information import document as document_of
 from vibnet.surgery.artefact import write
 
@@ -39,6 +40,7 @@ def information(
             f"information: --only takes {', '.join(EXPERIMENTS)}, got {', '.join(unknown)}."
         )
     folder = document.with_suffix("")
+    _check(document, folder)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     for name in wanted:
@@ -52,9 +54,34 @@ def information(
         name: _read(path) for name in EXPERIMENTS if (path := folder / f"{name}.json").exists()
     }
     command = shlex.join(["vibnet", "information", "--document", os.fspath(document)])
-    content = document_of(found, folder, folder.name, command)
+    try:
+        content = document_of(found, folder, folder.name, command)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError(
+            f"a result in {folder} has wrong fields ({error!r}). Make it anew with --again."
+        ) from error
     write(document, content.encode())
     say.line(f"document:    {document}")
+
+
+def _check(document: Path, folder: Path) -> None:
+    """Refuse to write over what is not ours, before the work."""
+    try:
+        import matplotlib as _matplotlib  # noqa: F401 - its figures come last
+    except ImportError as error:
+        raise ConfigError(
+            "information: matplotlib is not installed. Install the extra: "
+            "pip install 'vibnet[report]'."
+        ) from error
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"information: {folder}, the place of its results, is a file.")
+    if document.is_dir():
+        raise ConfigError(f"information: {document} is a folder. Name a file.")
+    if document.exists() and not document.read_bytes().startswith(TITLE.encode()):
+        raise ConfigError(
+            f"information: {document} holds something else. Name another document: nothing is "
+            f"overwritten."
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

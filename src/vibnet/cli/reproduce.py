@@ -13,9 +13,9 @@ from vibnet.cli.run import Device, Download, Sets
 from vibnet.cli.sweep import Threads, numbers
 from vibnet.errors import ConfigError
 from vibnet.recipes import tables
-from vibnet.recipes.grid import Point, done
+from vibnet.recipes.grid import Point, over
 from vibnet.report.frontier import short
-from vibnet.report.tables import COLUMNS, put_into, write_table
+from vibnet.report.tables import COLUMNS, check_place, put_into, write_table
 
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Runs at a time, a process each; one a core by default.")
@@ -55,22 +55,27 @@ def reproduce(
     if "seed" in wanted:
         raise ConfigError("reproduce sets seed itself: leave --set seed= out, and give --seeds.")
     chosen = [row.strip() for row in rows.split(",")] if rows else list(of.entries)
-    runs = tables.points(
-        of,
-        chosen,
-        [int(n) for n in numbers("seeds", seeds, whole=True)],
-        wanted,
-        final=not held_out,
-        device=given.device(device),
-        download=download,
-    )
-    if document is not None and not document.is_file():
-        raise ConfigError(f"--document: there is no file {document}.")
+
+    def points(names: list[str]) -> dict[str, list[Point]]:
+        return tables.points(
+            of,
+            names,
+            [int(n) for n in numbers("seeds", seeds, whole=True)],
+            wanted,
+            final=not held_out,
+            device=given.device(device),
+            download=download,
+        )
+
+    runs = points(chosen)
+    if document is not None:
+        check_place(document, of.name)
     folder = out or Path("runs") / table
     command = _command(table, rows, seeds, wanted, held_out, device)
     every = [point for of_row in runs.values() for point in of_row]
     failures = follow(every, folder, jobs or os.cpu_count() or 1, threads, command)
-    body = _result(of, runs, folder)
+    all_rows = points([n for n, e in of.entries.items() if not set(e.changes) & set(wanted)])
+    body = _result(of, all_rows, folder)
     if body["rows"]:
         body["command"] = command
         path = write_table(folder, body)
@@ -84,11 +89,11 @@ def reproduce(
 
 
 def _result(of: tables.Table, runs: dict[str, list[Point]], folder: Path) -> dict[str, Any]:
+    """The figures of all rows that are over, those of former calls too."""
     bodies: dict[str, dict[int, Any]] = {}
     for row, points in runs.items():
-        for point in points:
-            if (body := done(point, folder)) is not None:
-                bodies.setdefault(row, {})[int(point.changes["seed"])] = body
+        found = over(points, folder)
+        bodies[row] = {int(p.changes["seed"]): found[p.name] for p in points if p.name in found}
     return tables.result(of, bodies)
 
 

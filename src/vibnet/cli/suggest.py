@@ -20,7 +20,7 @@ from vibnet.cli.run import (
 )
 from vibnet.errors import ConfigError
 from vibnet.train.loop import fit
-from vibnet.train.suggest import suggest_gamma
+from vibnet.train.suggest import check, suggest_gamma
 
 
 def suggest(
@@ -43,6 +43,7 @@ def suggest(
     wanted = given.changes(changes or [])
     if "gamma" in wanted:
         raise ConfigError("suggest looks for gamma itself: leave --set gamma= out.")
+    check(close, steps)
     asked = jobs.Asked(
         recipe,
         model,

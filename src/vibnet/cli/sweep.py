@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from vibnet.cli.follow import follow
 from vibnet.cli.run import Device, Download, Final, Recipe, Sets
 from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import recipe as recipe_of
-from vibnet.recipes.grid import Point, done
+from vibnet.recipes.grid import Point, over
 from vibnet.recipes.summary import FIGURES, summary
 from vibnet.report.frontier import short, write_frontier
 
@@ -46,33 +47,58 @@ def sweep(
     values = numbers("gammas", gammas)
     chosen = [int(n) for n in numbers("seeds", seeds, whole=True)]
     points = [
-        Point(
-            f"gamma={gamma:g},seed={seed}",
-            recipe,
-            {**wanted, "gamma": repr(gamma), "seed": str(seed)},
-            final=final,
-            device=given.device(device),
-            download=download,
-        )
+        _point(recipe, wanted, gamma, seed, final, given.device(device), download)
         for gamma in values
         for seed in chosen
     ]
-    recipe_of(recipe).settings.replaced(**points[0].changes)  # refused before there is a folder
+    for point in points:  # refused before there is a folder
+        recipe_of(recipe).settings.replaced(**point.changes)
     folder = out or Path("runs") / f"sweep-{recipe}"
     command = _command(recipe, gammas, seeds, wanted, final, device)
     failures = follow(points, folder, jobs, threads, command)
-    _finish(recipe, values, points, folder, command)
+    _finish(recipe, [*points, *_others(points[0], folder)], folder, command)
     if failures:
         raise typer.Exit(2)
 
 
+def _point(
+    recipe: str,
+    wanted: dict[str, str],
+    gamma: float,
+    seed: int,
+    final: bool,
+    device: str,
+    download: bool,
+) -> Point:
+    changes = {**wanted, "gamma": repr(gamma), "seed": str(seed)}
+    name = f"gamma={gamma:g},seed={seed}"
+    return Point(name, recipe, changes, final=final, device=device, download=download)
+
+
+def _others(like: Point, folder: Path) -> list[Point]:
+    """Points of the same sweep that are in its folder already, at any gamma and seed."""
+    found = []
+    for path in sorted(folder.glob("gamma=*,seed=*")):
+        written = dict(part.partition("=")[::2] for part in path.name.split(","))
+        try:
+            gamma, seed = float(written["gamma"]), int(written["seed"])
+        except ValueError:
+            continue
+        changes = {**like.changes, "gamma": repr(gamma), "seed": str(seed)}
+        found.append(replace(like, name=path.name, changes=changes))
+    return found
+
+
 def numbers(name: str, written: str, whole: bool = False) -> list[float]:
     """Numbers by commas, each once."""
+    if "_" in written:
+        raise ConfigError(f"--{name} takes numbers by commas, got {written!r}.")
     try:
-        values = [float(part) for part in written.split(",")]
+        values = [int(x) if whole else float(x) for x in written.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--{name} takes numbers by commas, got {written!r}.") from error
-    good = all(math.isfinite(x) and x >= 0 and (not whole or x == int(x)) for x in values)
+        kind = "whole numbers" if whole else "numbers"
+        raise ConfigError(f"--{name} takes {kind} by commas, got {written!r}.") from error
+    good = all(math.isfinite(x) and x >= 0 for x in values)
     if not good or len(set(values)) != len(values):
         kind = "whole numbers" if whole else "numbers"
         raise ConfigError(
@@ -92,15 +118,13 @@ def _command(
     return shlex.join(words)
 
 
-def _finish(
-    recipe: str, gammas: list[float], points: list[Point], folder: Path, command: str
-) -> None:
+def _finish(recipe: str, points: list[Point], folder: Path, command: str) -> None:
     """Write the frontier of what is over, and say it."""
-    found = {point.name: done(point, folder) for point in points}
+    found = over(points, folder)
     rows = []
-    for gamma in gammas:
-        of = [p for p in points if float(p.changes["gamma"]) == gamma]
-        runs = [body for p in of if (body := found[p.name]) is not None]
+    for gamma in sorted({float(p.changes["gamma"]) for p in points}):
+        names = {p.name for p in points if float(p.changes["gamma"]) == gamma}
+        runs = [found[name] for name in sorted(names & set(found))]
         if runs:
             row = summary(runs)
             shown = [name for name in FIGURES if name in row]
@@ -117,12 +141,12 @@ def _finish(
         "rows": rows,
     }
     page = write_frontier(folder, body)
-    names = [n for n in ("r_W", "macs", "r_N", "validation", "test") if n in rows[0]]
+    shown = [n for n in ("r_W", "macs", "r_N", "validation", "test") if n in rows[0]]
     heads = {"r_W": "r_W (%)", "macs": "MACs (M)", "r_N": "r_N (%)"}
     say.line()
     say.table(
-        ("gamma", "runs", *(heads.get(n, f"{n} (%)") for n in names)),
-        ([f"{row['gamma']:g}", str(row["n"]), *(short(row[n]) for n in names)] for row in rows),
-        range(len(names) + 2),
+        ("gamma", "runs", *(heads.get(n, f"{n} (%)") for n in shown)),
+        ([f"{row['gamma']:g}", str(row["n"]), *(short(row[n]) for n in shown)] for row in rows),
+        range(len(shown) + 2),
     )
     say.line(f"\nfrontier:    {page}")

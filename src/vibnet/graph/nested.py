@@ -12,6 +12,7 @@ from vibnet.graph.constraints import Nesting
 from vibnet.graph.labeller import Labeller, Read
 from vibnet.graph.places import Flow, Place, rows
 from vibnet.graph.sites import Graph, Nested, Request, Site
+from vibnet.layers import SelectedLinear
 
 REORDERS = {"permute", "transpose", "t", "expand"}
 INPUTS = "inputs"
@@ -115,6 +116,12 @@ def _input(flow: Flow, read: Read, engine: Labeller, number: int) -> _Input | No
 def _readers_of_inputs(engine: Labeller, traces: Sequence[Trace], model: nn.Module) -> list[_Input]:
     linear = [n for n, m in model.named_modules() if type(m) is nn.Linear]
     found = [r for n in linear if (r := _own_input(engine, traces, n)) and r.first >= 0]
+    picked = [n for n, m in model.named_modules() if isinstance(m, SelectedLinear)]
+    if not found and picked:
+        raise NoSitesError(
+            f"inputs=True, but {', '.join(picked)} of {type(model).__name__} picks what it reads "
+            f"by index already, and that is not cut a second time. Leave inputs out."
+        )
     if not found:
         raise NoSitesError(
             f"inputs=True, but no linear layer of {type(model).__name__} reads its inputs as they "

@@ -16,7 +16,7 @@ import torch
 from vibnet.errors import ArtefactError, ConfigError, VibnetError
 from vibnet.recipes.catalog import recipe
 from vibnet.recipes.controls import control
-from vibnet.recipes.run import Job, job, run
+from vibnet.recipes.run import Job, fingerprint_of_weights, job, run
 from vibnet.surgery.artefact import write
 from vibnet.train.loop import fit
 
@@ -76,13 +76,36 @@ def done(point: Point, out: Path) -> dict[str, Any] | None:
         ArtefactError: its record is damaged.
     """
     path = out / point.name / RUN
+    needed = {"done", "test"} if point.control else {"done", "test", "ratios", "settings", "notes"}
     try:
-        body = json.loads(path.read_text())
-        return body if body["done"] else None
+        body: dict[str, Any] = json.loads(path.read_text())
+        if not body["done"]:
+            return None
+        missing = needed - set(body)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtefactError(f"{path} is truncated or no record ({error!r}).") from error
+        missing = {repr(error)}
+    if missing:
+        raise ArtefactError(
+            f"{path} is truncated or no record ({', '.join(sorted(missing))}). Take its folder "
+            f"away, and it is made again."
+        )
+    return body
+
+
+def over(points: Iterable[Point], out: Path) -> dict[str, dict[str, Any]]:
+    """What those points gave that are over and whose folders hold just them, by name."""
+    found = {}
+    for point in points:
+        try:
+            same = json.loads((out / point.name / POINT).read_text()) == point.identity()
+            body = done(point, out) if same else None
+        except (OSError, ValueError, ArtefactError):
+            continue
+        if body is not None:
+            found[point.name] = body
+    return found
 
 
 def claim(points: Iterable[Point], out: Path) -> None:
@@ -97,9 +120,11 @@ def claim(points: Iterable[Point], out: Path) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"two runs are called {', '.join(twice)}.")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file. Name a folder.")
     for point in points:
         folder = out / point.name
-        if not folder.exists() or not any(folder.iterdir()):
+        if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
             continue
         try:
             found = json.loads((folder / POINT).read_text())
@@ -110,7 +135,8 @@ def claim(points: Iterable[Point], out: Path) -> None:
             ) from error
         if found != point.identity():
             wanted = point.identity()
-            differ = [k for k in wanted if found.get(k) != wanted[k]] if found else list(wanted)
+            known = found if isinstance(found, dict) else {}
+            differ = [k for k in wanted if known.get(k) != wanted[k]]
             raise ConfigError(
                 f"{folder} holds another run of that name: {', '.join(differ)} differ. Take "
                 f"another --out: nothing is overwritten."
@@ -130,6 +156,7 @@ def make(point: Point, out: Path, command: str = "") -> None:
         resume = any((folder / "checkpoint").glob("*.json"))
         run(point.job(), folder, resume=resume, command=command)
         return
+    main = _main_of(point, out)
     made = point.job()
     fitted = fit(
         made.model,
@@ -140,9 +167,30 @@ def make(point: Point, out: Path, command: str = "") -> None:
         folder=out / point.of,
         resume=True,
     )
+    small = fitted.small
+    if small is None or fingerprint_of_weights(small) != main["weights_sha256"]:
+        raise ArtefactError(
+            f"{point.name}: the checkpoint of {point.of} does not give the network of its record. "
+            f"Take the folder of {point.of} away, and it is made again."
+        )
     body = {"done": True, "name": point.control, "of": point.of, "control": True}
     body |= control(point.control, made, fitted)
     write(folder / RUN, json.dumps(body, indent=1).encode())
+
+
+def _main_of(point: Point, out: Path) -> dict[str, Any]:
+    """The record of the run that a control starts from.
+
+    Raises:
+        ArtefactError: it is not over, or its checkpoint is gone.
+    """
+    record = done(dataclasses.replace(point, name=point.of, control="", of=""), out)
+    if record is None or not any((out / point.of / "checkpoint").glob("*.json")):
+        raise ArtefactError(
+            f"{point.name}: {out / point.of} holds no finished run with its checkpoint. Take that "
+            f"folder away, and it is made again."
+        )
+    return record
 
 
 def run_all(
@@ -182,10 +230,16 @@ def run_all(
     for wave in ([p for p in points if not p.control], [p for p in points if p.control]):
         ready = []
         for point in wave:
-            if point.of in failed:
+            try:
+                over = done(point, out) is not None
+            except ArtefactError as error:
+                over, text = False, str(error)
+            else:
+                text = f"{point.of} has failed, which it starts from." if point.of in failed else ""
+            if text:
                 failed.add(point.name)
-                on_failed(point, f"{point.of} has failed, which it starts from.")
-            elif done(point, out) is not None:
+                on_failed(point, text)
+            elif over:
                 on_done(point)
             else:
                 ready.append(point)

@@ -115,7 +115,7 @@ def points(
         of: the table.
         rows: their names.
         seeds: a run each.
-        changes: settings of all runs, over those of the rows.
+        changes: settings of all runs, none that a row sets.
         final: train on all training images.
         device: where.
         download: fetch data that are missing.
@@ -133,9 +133,15 @@ def points(
     out: dict[str, list[Point]] = {}
     for row in wanted:
         entry = of.entries[row]
-        of_row = {} if entry.control else dict(entry.changes)
-        settings = {**of_row, **changes}
-        recipe(of.recipe).settings.replaced(**settings)
+        both = sorted(set(entry.changes) & set(changes))
+        if both:
+            raise ConfigError(
+                f"{of.name}: the row {row} sets {', '.join(both)} itself. Leave that row out, or "
+                f"the setting."
+            )
+        settings = {**changes, **entry.changes}
+        for seed in seeds:
+            recipe(of.recipe).settings.replaced(**settings, seed=str(seed))
         out[row] = [
             Point(
                 f"{row},seed={seed}",

@@ -29,8 +29,10 @@ def document(found: Mapping[str, Body], figures: Path, base: str, command: str) 
     return "\n".join(part.strip() + "\n" for part in parts)
 
 
-HEAD = """
-# What the gates let through
+TITLE = "# What the gates let through"
+HEAD = (
+    TITLE
+    + """
 
 The paper's claims about its penalty, looked at one by one. Made by
 
@@ -39,6 +41,7 @@ The paper's claims about its penalty, looked at one by one. Made by
 from the results in `{base}`, which the same command makes where they are missing. Nats
 throughout; formulas and symbols are in [maths.md](maths.md).
 """
+)
 
 
 def _quadratics(body: Body, figures: Path, base: str) -> str:
@@ -58,7 +61,7 @@ def _quadratics(body: Body, figures: Path, base: str) -> str:
         (
             row["rank"], row["bound"], row["starts"], row["minima"], row["fewest_open"],
             row["most_open"], f"{row['most_nats_of_a_closed_unit']:.3g}",
-            f"{row['least_nats_of_an_open_unit']:.3g}",
+            "" if (least := row["least_nats_of_an_open_unit"]) is None else f"{least:.3g}",
         )
         for row in body["rows"]
     )  # fmt: skip

@@ -1,7 +1,6 @@
 """A reproduced table as text for a document."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,23 +63,35 @@ def _reached(row: Mapping[str, Any]) -> str:
     )
 
 
+def check_place(document: Path, name: str) -> tuple[str, str, str]:
+    """What stands before, between and after the marks of a table in a document.
+
+    Raises:
+        ArtefactError: the document cannot be read as UTF-8, or does not have each mark once.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+    try:
+        found = document.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"{document} cannot be read: {error}.") from error
+    before, _, rest = found.partition(begin)
+    between, _, after = rest.partition(end)
+    if found.count(begin) != 1 or rest.count(end) != 1 or found.count(end) != 1:
+        raise ArtefactError(
+            f"{document} has no place for {name}, or more than one. Put the lines {begin} and "
+            f"{end} where it goes, once each."
+        )
+    return before + begin, between, end + after
+
+
 def put_into(document: Path, body: Mapping[str, Any]) -> None:
     """Put a table between its marks in a document: `<!-- table1 -->` and `<!-- end table1 -->`.
 
     Raises:
-        ArtefactError: the document is not there, or lacks the marks. Nothing has been written.
+        ArtefactError: as `check_place`. Nothing has been written.
     """
-    name = body["name"]
-    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
-    try:
-        found = document.read_text()
-    except OSError as error:
-        raise ArtefactError(f"{document} cannot be read: {error}.") from error
-    between = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if len(between.findall(found)) != 1:
-        raise ArtefactError(
-            f"{document} has no place for {name}. Put the lines {begin} and {end} where it goes, "
-            f"once."
-        )
-    whole = f"{begin}\n\n{markdown(body)}\n{end}"
-    write(document, between.sub(lambda _: whole, found).encode())
+    before, _, after = check_place(document, body["name"])
+    table = f"\n\n{markdown(body)}\n"
+    if "\r\n" in before + after:
+        table = table.replace("\n", "\r\n")
+    write(document, (before + table + after).encode())

@@ -8,6 +8,9 @@ FEW = 1.5  # decades up to which 2 and 5 times a power of ten are labelled too
 
 def plain_log(axis: Any, which: str) -> None:
     """Make the "x" or "y" axis of a drawing logarithmic, once all is drawn in it."""
+    edges = [value for value in getattr(axis.dataLim, f"interval{which}") if value > 0]
+    if edges and min(edges) == max(edges):  # a single value has no scale of its own
+        getattr(axis, f"set_{which}lim")(edges[0] / 2, edges[0] * 2)
     getattr(axis, f"set_{which}scale")("log")
     low, high = getattr(axis, f"get_{which}lim")()
     few = math.log10(high / low) <= FEW

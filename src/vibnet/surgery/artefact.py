@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -119,17 +120,20 @@ def _report(small: nn.Module, given: object) -> Report:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file whole or not at all; one that is there keeps its mode, a link its target."""
+    path = path.resolve() if path.is_symlink() else path
+    name = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))
     try:
-        with os.fdopen(handle, "wb") as file:
+        with Path(name).open("xb") as file:
+            if path.is_file():
+                shutil.copymode(path, name)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(path)  # a full disk does not say where
+        if isinstance(error, OSError) and error.errno:
+            error.filename = str(path)  # a full disk does not say where, others name our own file
         Path(name).unlink(missing_ok=True)
         raise
 

@@ -159,6 +159,10 @@ def check(model: nn.Module, example: Any, settings: Settings, options: Mapping[s
     budget = Budget.parse(settings.budget)
     gated = attach(model, example, **options)
     if budget is not None:
+        if not settings.gate_epochs:
+            raise ConfigError(
+                f"the budget {settings.budget} is kept by epochs with gates, and gate_epochs is 0."
+            )
         budget.check(gated)
 
 

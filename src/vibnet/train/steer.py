@@ -18,6 +18,7 @@ LOOKS = 200  # at the cost, over the gate epochs
 PROPORTIONAL, INTEGRAL = 8.0, 60.0
 SPAN = 12.0  # gamma stays within e^SPAN of where it starts, both ways
 TRAVEL = 3.0  # what a multiplier moves, in its own units, before the first ones close
+FEW = 30  # gate epochs below which an error cannot be steered to with care
 CHEAP = ("macs", "weights")
 
 
@@ -134,7 +135,15 @@ class Steering:
 
     def warning(self, error: float | None) -> str:
         """What looks wrong at the start: a validation error that is above the limit already."""
-        if self.budget.kind != ERROR or error is None or error <= self.limit:
+        if self.budget.kind != ERROR:
+            return ""
+        if self.settings.gate_epochs < FEW:
+            return (
+                f"the budget is an error, which is looked at once an epoch: with "
+                f"{self.settings.gate_epochs} gate epochs gamma moves fast and may overshoot. Give "
+                f"it {FEW} or more."
+            )
+        if error is None or error <= self.limit:
             return ""
         return (
             f"the budget allows an error of {shown(ERROR, self.limit)}, but the dense model has "

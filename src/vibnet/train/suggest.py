@@ -47,11 +47,7 @@ def suggest_gamma(
     Raises:
         ConfigError: a share out of range, too few steps, or fewer units than that can close.
     """
-    if not 0 < close < 1 or steps < 10:
-        raise ConfigError(
-            f"suggest_gamma: close must be between 0 and 1 and steps at least 10, got {close!r} "
-            f"and {steps!r}."
-        )
+    check(close, steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         half = _half_way(copy.deepcopy(gated), data, objective or classification(), settings, steps)
@@ -63,6 +59,19 @@ def suggest_gamma(
             f"{len(units)} units began to close. Give it more steps, or a larger gate_lr."
         )
     return float(needed)
+
+
+def check(close: float, steps: int) -> None:
+    """Refuse a share or a number of steps that cannot be.
+
+    Raises:
+        ConfigError: with both.
+    """
+    if not 0 < close < 1 or steps < 10:
+        raise ConfigError(
+            f"suggest_gamma: close must be between 0 and 1 and steps at least 10, got {close!r} "
+            f"and {steps!r}."
+        )
 
 
 def _half_way(
