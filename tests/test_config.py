@@ -28,6 +28,7 @@ BAD = {
     "accumulate": [0, -2, 1.5],
     "ema": [-0.1, 1.0, NAN],
     "autocast": ["float16", "none", True],
+    "channels_last": ["yes", 1],
     "distil": [-0.1, 1.1, NAN],
     "temperature": [0.0, -1.0, NAN, INF],
     "shrink": [1, "true", None],

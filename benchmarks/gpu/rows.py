@@ -25,7 +25,8 @@ from typing import Any
 import torch
 
 from vibnet.recipes import tables
-from vibnet.recipes.grid import Point, done, run_all
+from vibnet.recipes.grid import Point, done
+from vibnet.recipes.workers import run_all
 
 
 def points(asked: argparse.Namespace) -> list[Point]:

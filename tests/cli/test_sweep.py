@@ -61,6 +61,8 @@ def test_what_fails_is_said_and_the_rest_is_drawn(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_says_how_to_go_on(tmp_path, monkeypatch, number):
     def stopped(*_args, **_options):
+        if number == signal.SIGINT:  # a job in the background is born deaf to it
+            signal.signal(number, signal.default_int_handler)
         signal.raise_signal(number)
 
     monkeypatch.setattr(follow, "run_all", stopped)

@@ -9,7 +9,8 @@ from typing import Any
 import typer
 
 from vibnet.cli import say
-from vibnet.recipes.grid import RUN, Point, done, run_all
+from vibnet.recipes.grid import RUN, Point, done
+from vibnet.recipes.workers import run_all
 
 
 def follow(points: list[Point], folder: Path, jobs: int, threads: int, command: str) -> int:

@@ -134,22 +134,23 @@ class Steering:
         return self.budget.kind == ERROR or self.budget.cost(gated, kept) >= self.limit
 
     def warning(self, error: float | None) -> str:
-        """What looks wrong at the start: a validation error that is above the limit already."""
+        """What looks wrong at the start: an error above the limit already, or little time."""
         if self.budget.kind != ERROR:
             return ""
+        texts = []
         if self.settings.gate_epochs < FEW:
-            return (
+            texts.append(
                 f"the budget is an error, which is looked at once an epoch: with "
                 f"{self.settings.gate_epochs} gate epochs gamma moves fast and may overshoot. Give "
                 f"it {FEW} or more."
             )
-        if error is None or error <= self.limit:
-            return ""
-        return (
-            f"the budget allows an error of {shown(ERROR, self.limit)}, but the dense model has "
-            f"{error:.3g} on validation. Gates can lower it a little; train the dense model longer "
-            f"or allow more."
-        )
+        if error is not None and error > self.limit:
+            texts.append(
+                f"the budget allows an error of {shown(ERROR, self.limit)}, but the dense model "
+                f"has {error:.3g} on validation. Gates can lower it a little; train the dense "
+                f"model longer or allow more."
+            )
+        return " ".join(texts)
 
     def haste(self) -> str:
         """What looks wrong when the final widths are cut: many units that were in use."""
