@@ -2,25 +2,12 @@ import json
 
 import pytest
 import torch
+from points import SHORT, finished, point
 
 from vibnet.errors import ArtefactError, ConfigError
 from vibnet.recipes.catalog import recipe
-from vibnet.recipes.grid import POINT, RUN, Point, claim, done, make, over
+from vibnet.recipes.grid import POINT, RUN, claim, done, make, over
 from vibnet.recipes.run import job, run
-
-SHORT = {"dense_epochs": "1", "gate_epochs": "2", "gate_lr": "0.1"}
-
-
-def point(name="a", **given):
-    return Point(name, "digits-mlp", {**SHORT, **given.pop("changes", {})}, **given)
-
-
-WHOLE = {"done": True, "test": {}, "ratios": {}, "settings": {}, "notes": {}}
-
-
-def finished(folder, name="a", **body):
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / name / RUN).write_text(json.dumps(WHOLE | body))
 
 
 def test_a_point_is_the_run_that_the_recipe_makes_alone(tmp_path):

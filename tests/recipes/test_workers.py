@@ -1,25 +1,12 @@
 import json
 
 import pytest
+from points import finished, point
 
 from vibnet.errors import ArtefactError, ConfigError
 from vibnet.recipes import workers
-from vibnet.recipes.grid import POINT, RUN, Point, claim, done
+from vibnet.recipes.grid import POINT, RUN, claim, done
 from vibnet.recipes.workers import run_all
-
-SHORT = {"dense_epochs": "1", "gate_epochs": "2", "gate_lr": "0.1"}
-
-
-def point(name="a", **given):
-    return Point(name, "digits-mlp", {**SHORT, **given.pop("changes", {})}, **given)
-
-
-WHOLE = {"done": True, "test": {}, "ratios": {}, "settings": {}, "notes": {}}
-
-
-def finished(folder, name="a", **body):
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / name / RUN).write_text(json.dumps(WHOLE | body))
 
 
 def test_runs_and_their_controls_are_made_in_processes_side_by_side(tmp_path):
