@@ -93,8 +93,10 @@ def _open(body: Body, site: str, epoch: int) -> tuple[str, str, str]:
             opened.append(sum(snr > 1 for snr, _ in units))
             open_nats += [nats for snr, nats in units if snr > 1]
             closed_nats += [nats for snr, nats in units if snr <= 1]
-    means = (f"{statistics.mean(v):.2f}" if v else "" for v in (open_nats, closed_nats))
-    return f"{statistics.mean(opened):.1f}", *means  # type: ignore[return-value]
+    of_open, of_closed = (
+        f"{statistics.mean(v):.2f}" if v else "" for v in (open_nats, closed_nats)
+    )
+    return f"{statistics.mean(opened):.1f}", of_open, of_closed
 
 
 def _held(body: Body) -> str:

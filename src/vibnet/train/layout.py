@@ -12,7 +12,8 @@ Formats = dict[str, torch.memory_format]
 def put_channels_last(model: nn.Module) -> Formats:
     """Lay out all weights of images and volumes channels last, in place; returns how they lay.
 
-    Convolutions then give their outputs so too. On a CPU they are faster, up to 1.7 times a step (docs/lab-notes.md).
+    Convolutions then give their outputs so too. On a CPU a step is up to 1.7 times faster
+    (docs/lab-notes.md).
     """
     formats = {}
     for name, tensor in _tensors(model):
