@@ -6,6 +6,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from vibnet.recipes.summary import FIGURES
+
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 HEAD = """# Results
@@ -19,11 +21,11 @@ the processor do so less.
 
 """
 COLUMNS = {
-    "r_W (%)": lambda run: run["ratios"]["r_W"],
-    "MACs (M)": lambda run: run["ratios"]["macs"] / 1e6,
-    "r_N (%)": lambda run: run["ratios"]["r_N"],
-    "dense test error (%)": lambda run: run["test"]["dense"],
-    "small test error (%)": lambda run: run["test"]["small"],
+    "r_W (%)": FIGURES["r_W"],
+    "MACs (M)": FIGURES["macs"],
+    "r_N (%)": FIGURES["r_N"],
+    "dense test error (%)": FIGURES["dense_test"],
+    "small test error (%)": FIGURES["test"],
     "seconds": lambda run: run["timing"]["seconds"],
     "seconds of the processor": lambda run: run["timing"].get("cpu_seconds", math.nan),
 }

@@ -101,7 +101,7 @@ def to_onnx(model: nn.Module, example: Any, path: str | Path) -> Exported:
     try:
         import onnx as _onnx  # noqa: F401 - said here, not from deep inside torch
         import onnxruntime
-        import onnxscript as _onnxscript  # noqa: F401
+        import onnxscript as _onnxscript  # noqa: F401 - likewise
     except ImportError as error:
         raise ConfigError(
             f"export: {error.name} is not installed. Install the extra: "
