@@ -7,6 +7,7 @@ from networks import NETWORKS
 from torch import nn
 
 from vibnet.graph.capture import capture
+from vibnet.graph.culprits import Complaint
 from vibnet.graph.labeller import Labeller
 from vibnet.graph.probe import Probe, _alike, analyse
 from vibnet.graph.rules import TABLE
@@ -244,7 +245,7 @@ def test_what_bisection_leaves_must_pass_together(monkeypatch):
 
     def complaint(_self, sites):
         names = {s.name for s in sites}
-        return "" if "3" not in names and not {"0", "4"} <= names else "no"
+        return None if "3" not in names and not {"0", "4"} <= names else Complaint("no")
 
     monkeypatch.setattr(Probe, "complaint", complaint)
     graph = analyse(model, torch.randn(3, 4))

@@ -58,7 +58,7 @@ def test_a_number_that_keeps_all_shapes_is_found_by_the_labels(name):
 
 def test_without_the_replay_such_a_number_would_pass(monkeypatch):
     function, _ = SAME_SHAPES["a roll beside what it rolled"]
-    monkeypatch.setattr(Replay, "complaint", lambda *_: "")
+    monkeypatch.setattr(Replay, "complaint", lambda *_: ("", -1))
     assert reason_of(function) == ""
 
 
@@ -72,7 +72,7 @@ def test_a_trial_of_every_construct_has_the_labels_that_were_predicted(name):
     graph = build(engine, traces[:1], model)
     replay = Replay(engine, graph)
     whole = np.ones(graph.total, dtype=np.bool_)
-    assert replay.complaint(0, traces[0], traces[0], whole) == ""
+    assert replay.complaint(0, traces[0], traces[0], whole) == ("", -1)
 
 
 PATHS = {

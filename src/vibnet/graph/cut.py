@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from vibnet.errors import PlanError
 from vibnet.graph.constraints import Mask
 from vibnet.graph.labels import Array
+from vibnet.graph.numbers import counts, state
 from vibnet.graph.shadow import as_parameter
 from vibnet.graph.sites import Graph
 from vibnet.layers import SelectedLinear
@@ -102,6 +103,7 @@ def cut(model: nn.Module, graph: Graph, kept: Mask, how: Take = take) -> dict[st
         owner = model.get_submodule(nested.module)
         if isinstance(owner, nn.Linear):
             select(owner, None if stay.all() else np.flatnonzero(stay))
+    state(model, counts(graph.numbers, kept))
     return record
 
 

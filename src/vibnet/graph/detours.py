@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vibnet.graph.capture import Call, Trace
 from vibnet.graph.labeller import Labeller, Read
 from vibnet.graph.labels import Array
 from vibnet.graph.places import KEEPS_ELEMENTS
+from vibnet.graph.trace import Call, Trace
 
 LINEAR = {
     *KEEPS_ELEMENTS,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from vibnet.graph.capture import Call, Trace
-from vibnet.graph.labels import Array, Blocks, Labels, plain
+from vibnet.graph.labels import Array, Blocks, Labels, Split, plain
+from vibnet.graph.trace import Call, Trace
 
 Dims = tuple[Array, ...]
 Rule = Callable[["Labeller", Call], Any]
@@ -50,7 +50,9 @@ class Labeller:
     """The state of labelling: labels of tensors and parameters, writes, reads, constraints.
 
     `like` is the labeller of the whole model, where the trace is that of a trial cut; `remaps` the
-    dimension that a buffer of numbers picks from; `sole` the calls that it and `within_group` know.
+    dimension that a buffer of numbers picks from; `sole` the calls that it and `within_group` know;
+    `carriers` the axis of a view that carries its units, where not the last one does; `crossed`
+    the dimensions of products of two activations.
     """
 
     table: dict[str, Rule]
@@ -68,11 +70,15 @@ class Labeller:
     sole: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     dims_of: list[dict[int, Dims]] = field(default_factory=list)
     used: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    carriers: dict[tuple[int, int], int] = field(default_factory=dict)
+    splits: dict[tuple[int, int], Split] = field(default_factory=dict)
+    crossed: list[Array] = field(default_factory=list)
     trace: Trace | None = None
     _known: dict[int, Dims] = field(default_factory=dict)
     _origin: dict[int, str] = field(default_factory=dict)
     _index: int = 0
     _maybe_copies: set[int] = field(default_factory=set)
+    _constants: set[int] = field(default_factory=set)
 
     def add_model(self, model: nn.Module) -> None:
         """New labels for every dimension of every parameter and buffer (shared ones once)."""
@@ -129,6 +135,8 @@ class Labeller:
                     self.labels.pin(dim, f"{call} gives another shape than its rule")
                 dims = tuple(plain(n) for n in x.shape)
             self._known[id(x)] = dims
+            if all(id(y) in self._constants for y in call.given):
+                self._constant(x, dims)
             if call.draws and self.trace is not None and not self.trace.training:
                 for dim in dims:
                     self.labels.pin(dim, f"{call} draws random numbers for it in evaluation")
@@ -141,7 +149,7 @@ class Labeller:
         x = call.args[0] if call.args else None
         if not isinstance(x, Tensor):
             return
-        if call.op == "clone" and call.kwargs.get("memory_format") is not None:
+        if call.may_copy:
             self._maybe_copies.update(_storage(t) for t in (x, *call.results))
         elif call.op.endswith("_") and _storage(x) in self._maybe_copies:
             for dim in self.dims(x):
@@ -155,7 +163,7 @@ class Labeller:
                     self.used.setdefault(name, set()).add((len(self.dims_of) - 1, self._index))
 
     def dims(self, x: Tensor) -> Dims:
-        """The labels of a tensor; one never seen before is a constant of the user's code."""
+        """The labels of a tensor; one never seen before is a constant of the code, and no unit."""
         found = self._known.get(id(x))
         if found is None:
             name = self._origin.get(id(x))
@@ -163,11 +171,14 @@ class Labeller:
                 self.used.setdefault(name, set())
                 found = self.parameters[name]
             else:
-                found = tuple(self.labels.new(n) for n in x.shape)
-                for dim in found:
-                    self.labels.pin(dim, "it meets a constant made inside forward")
+                found = tuple(plain(n) for n in x.shape)
+                self._constant(x, found)
             self._known[id(x)] = found
         return found
+
+    def _constant(self, x: Tensor, dims: Dims) -> None:
+        """Remember that a tensor is made of the code's own numbers."""
+        self._constants.update((id(x), *(id(dim) for dim in dims)))
 
     def derive(self, x: Tensor, out: Any) -> None:
         """A layout call on a parameter gives the same parameter in another shape."""
@@ -189,6 +200,25 @@ class Labeller:
         """The call made just before."""
         return self.trace.calls[self._index - 1] if self.trace and self._index else None
 
+    def split(self) -> Split:
+        """How the view that is being labelled gives out units; views are counted by trace."""
+        trace = len(self.dims_of) - 1
+        key = trace, sum(k[0] == trace for k in self.splits)
+        return self.splits.setdefault(key, Split(self.carriers.get(key)))
+
+    def join(self, a: Array, b: Array, call: Call) -> Array:
+        """A dimension that two tensors have in common, as it comes out."""
+        if a is b:
+            return a
+        last_unit = self.like is not None and a.shape[1] == 1 and not (a[0].any() and b[0].any())
+        if not last_unit:  # else an axis of size one meets a site that a trial cut to one unit
+            constant = not self._constants.isdisjoint((id(a), id(b)))
+            with_what = "a constant made inside forward" if constant else "an axis that is no unit"
+            self.labels.same(a, b, f"{call} joins it with {with_what}")
+        units = b if a[0].any() and not b[0].any() else a
+        examples = b if b[1].any() and not a[1].any() else a
+        return a if units is examples is a else np.stack([units[0], examples[1]])
+
     def keeps_channels(self, weight: Tensor, groups: int, channels: int) -> bool:
         """Whether a convolution is depthwise, or was before a trial cut."""
         name = self.origin(weight)
@@ -209,46 +239,7 @@ class Labeller:
         if position is None:
             self.labels.pin(units, f"{call} reads it through a reshaped weight")
             return
-        self._read(x, dim, name, position, units, 1)
-
-    def read_grouped(self, x: Tensor, weight: Tensor, groups: int, call: Call) -> None:
-        """A grouped convolution reads its channels, each group with its own weight columns."""
-        units = self.dims(x)[1]
-        self.blocks.append(Blocks(units, groups, f"the {groups} groups of {call}"))
-        name = self._within_group(weight, units, groups, call)
-        if name is not None:
-            self._read(x, 1, name, 1, units, groups)
-
-    def write_grouped(self, weight: Tensor, groups: int, call: Call) -> Array:
-        """A grouped transposed convolution makes channels, each group with its own columns."""
-        name = self.origin(weight) or ""
-        known = self.within_group.get((name, 1))
-        size = groups * weight.shape[1]
-        units = known[0] if known and known[0].shape[1] == size else self.labels.new(size)
-        self.blocks.append(Blocks(units, groups, f"the {groups} groups of {call}"))
-        self._within_group(weight, units, groups, call)
-        self.write(weight, units, call)
-        return units
-
-    def _within_group(self, weight: Tensor, units: Array, groups: int, call: Call) -> str | None:
-        """The second dimension of a weight counts units within a group; the name of the weight."""
-        name, dims = self.origin(weight), self.dims(weight)
-        self.labels.pin(dims[1], f"{call} counts these columns within a group")
-        if name is None:
-            self.labels.pin(units, f"{call} reads it with a weight that is computed, not stored")
-            return None
-        if any(a is not b for a, b in zip(dims[:2], self.parameters[name][:2], strict=True)):
-            for dim in (units, *dims[:2]):
-                self.labels.pin(dim, f"{call} reads it through a reshaped weight")
-            return None
-        before = self.within_group.setdefault((name, 1), (units, groups))
-        if before[1] == groups and before[0].shape == units.shape:
-            self.labels.same(before[0], units, f"{call} shares its weight with another reader")
-        else:
-            for dim in (before[0], units):
-                self.labels.pin(dim, f"{call} shares its weight with other groups")
-        self.only_use(name)
-        return name
+        self.note_read(x, dim, name, position, units, 1)
 
     def relabel(self, name: str, dim: Array) -> None:
         """A buffer, and what was cast from it, has these labels."""
@@ -268,9 +259,10 @@ class Labeller:
             if self.used.get(name, set()) - self.sole.get(name, set()):
                 self.labels.pin(units, f"{name} numbers it, and has another use too")
 
-    def _read(
+    def note_read(
         self, x: Tensor, dim: int, name: str, position: int, units: Array, groups: int
     ) -> None:
+        """A weighted sum by a stored weight."""
         trace = len(self.dims_of) - 1
         self.reads.append(Read(self._index, trace, x, dim, name, position, groups, units))
 

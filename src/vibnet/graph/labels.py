@@ -5,7 +5,7 @@ position that is no unit (space, time), any other number names a unit; equal num
 unit. Row 1 holds the example a position belongs to, counted from 1, or 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,19 @@ class Blocks:
     atoms: Array
     blocks: int
     why: str
+
+
+@dataclass
+class Split:
+    """A view that could give the units of one axis to several: which of them carries them.
+
+    `carrier` is the axis told to, of the new shape (the last of `axes` unless told); `axes` are
+    those along which the units vary, empty where at most one is; `atoms` are the units.
+    """
+
+    carrier: int | None = None
+    axes: tuple[int, ...] = ()
+    atoms: Array = field(default_factory=lambda: np.arange(0))
 
 
 class Labels:
@@ -117,12 +130,15 @@ def merge(dims: list[Array], labels: Labels, reason: str) -> Array:
     return out
 
 
-def unmerge(dim: Array, sizes: list[int], labels: Labels) -> list[Array]:
+def unmerge(
+    dim: Array, sizes: list[int], labels: Labels, split: Split | None = None, first: int = 0
+) -> list[Array]:
     """The dimensions that viewing one dimension as several gives.
 
-    Where units vary along one new axis only, that axis carries them. Else the last axis does,
-    and units at the same place of every block become one.
+    Where units vary along one new axis only, that axis carries them. Else the last axis does, or
+    the one that `split` tells, counted from `first`; units at the same place along it become one.
     """
+    split = split or Split()
     out = [plain(size) for size in sizes]
     if not dim.any():
         return out
@@ -138,6 +154,10 @@ def unmerge(dim: Array, sizes: list[int], labels: Labels) -> list[Array]:
             out[varies[0]][1] = MIXED
             continue
         axis = varies[-1]
+        if row == 0 and len(varies) > 1:
+            split.axes, split.atoms = tuple(first + k for k in varies), dim[0]
+        if row == 0 and split.carrier is not None and 0 <= split.carrier - first < len(sizes):
+            axis = split.carrier - first
         lines = np.moveaxis(grid, axis, -1).reshape(-1, sizes[axis])
         out[axis][row] = lines[0]
         if row == 0:
@@ -148,7 +168,11 @@ def unmerge(dim: Array, sizes: list[int], labels: Labels) -> list[Array]:
 
 
 def view(
-    dims: tuple[Array, ...], shape: tuple[int, ...], labels: Labels, reason: str
+    dims: tuple[Array, ...],
+    shape: tuple[int, ...],
+    labels: Labels,
+    reason: str,
+    split: Split | None = None,
 ) -> tuple[Array, ...]:
     """The dimensions of a tensor viewed in another shape with the same number of elements.
 
@@ -179,7 +203,7 @@ def view(
         elif not left:
             out.extend(plain(n) for n in right)
         else:
-            out.extend(unmerge(merge(left, labels, reason), right, labels))
+            out.extend(unmerge(merge(left, labels, reason), right, labels, split, b))
     return tuple(out)
 
 

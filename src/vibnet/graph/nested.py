@@ -7,11 +7,11 @@ import numpy as np
 from torch import nn
 
 from vibnet.errors import NoSitesError
-from vibnet.graph.capture import Trace
 from vibnet.graph.constraints import Nesting
 from vibnet.graph.labeller import Labeller, Read
 from vibnet.graph.places import Flow, Place, rows
 from vibnet.graph.sites import Graph, Nested, Request, Site
+from vibnet.graph.trace import Trace
 from vibnet.layers import SelectedLinear
 
 REORDERS = {"permute", "transpose", "t", "expand"}

@@ -68,4 +68,5 @@ def without(graph: Graph, failed: dict[str, str]) -> Graph:
         places=[p for p in places if (p.units >= 0).any()],
         widths={k: index[u] for k, u in graph.widths.items()},
         remaps={k: index[u] for k, u in graph.remaps.items()},
+        numbers={k: index[u] for k, u in graph.numbers.items() if (index[u] >= 0).any()},
     )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from vibnet.graph.capture import Trace
 from vibnet.graph.labeller import Dims, Labeller, Read
 from vibnet.graph.labels import Array
+from vibnet.graph.trace import Trace
 
 KEEPS_ELEMENTS = {
     *("view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "alias"),
@@ -116,7 +116,7 @@ def rows(dims: Dims) -> int | None:
 
 
 def _place(dims: Dims, roots: Array, module: str, argument: int) -> Place | None:
-    carrying = [k for k, dim in enumerate(dims) if dim[0].any()]
+    carrying = [k for k, dim in enumerate(dims) if roots[dim[0]].any()]
     repeat = rows(dims)
     if len(carrying) != 1 or repeat is None:
         return None
@@ -131,7 +131,10 @@ def _own_input(flow: Flow, read: Read, dims: dict[int, Dims], roots: Array) -> P
 
 
 def find(engine: Labeller, traces: Sequence[Trace], roots: Array) -> dict[tuple[int, int], Place]:
-    """The place of every read, keyed by (trace, call); a read without one is missing."""
+    """The place of every read, keyed by (trace, call); a read without one is missing.
+
+    `roots` holds the class of every label, or 0 where it may not be cut.
+    """
     out: dict[tuple[int, int], Place] = {}
     for number, trace in enumerate(traces):
         reads = [r for r in engine.reads if r.trace == number]

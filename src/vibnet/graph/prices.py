@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from vibnet.graph.capture import Trace
 from vibnet.graph.constraints import Mask
 from vibnet.graph.labeller import Labeller
 from vibnet.graph.sites import Graph, Site
+from vibnet.graph.trace import Trace
 
 RELATIVE = ("macs", "params", "memory")
 ABSOLUTE = ("uniform", "width", "area")

@@ -1,6 +1,8 @@
 """Trial cuts without storage: a site stays cuttable only if the cut model runs as predicted."""
 
 import cmath
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,16 +14,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vibnet.graph import capture as cap
 from vibnet.graph.constraints import Mask, legal
+from vibnet.graph.culprits import Complaint, culprits
 from vibnet.graph.cut import cut, shape_only, take
 from vibnet.graph.labeller import Dims, Labeller
 from vibnet.graph.labels import Array
 from vibnet.graph.nested import nest
+from vibnet.graph.numbers import Numbers, candidates
 from vibnet.graph.pinning import unstuck, without
 from vibnet.graph.prices import price
 from vibnet.graph.replay import Replay
 from vibnet.graph.rules import TABLE
 from vibnet.graph.shadow import shadow
 from vibnet.graph.sites import NO_REQUEST, Graph, Request, Site, build
+from vibnet.graph.splits import label
+from vibnet.graph.trace import Call, Trace
 from vibnet.graph.unread import unread
 
 Scores = npt.NDArray[np.float64]
@@ -38,15 +44,15 @@ class Probe:
         self,
         model: nn.Module,
         engine: Labeller,
-        traces: list[cap.Trace],
+        traces: list[Trace],
         graph: Graph,
     ) -> None:
         self.model, self.traces, self.graph = model, traces, graph
         self.replay = Replay(engine, graph)
-        self.numbers = [0] if _alike(traces[0], traces[-1]) else [0, 1]
+        self.modes = [0] if _alike(traces[0], traces[-1]) else [0, 1]
         self.fake = bool(traces[0].calls) and "Fake" in type(traces[0].outputs[0]).__name__
 
-    def step(self, sites: list[Site]) -> Mask:
+    def step(self, sites: Sequence[Site]) -> Mask:
         """A legal cut of about a third of the units of some sites; more where less is illegal."""
         score = np.random.default_rng(0).random(self.graph.total)
         wanted = np.ones(self.graph.total, dtype=np.bool_)
@@ -73,13 +79,13 @@ class Probe:
             rank[own[np.argsort(score[own])]] = np.where(order > 0, (order + 1) / len(own), 0)
         return rank
 
-    def complaint(self, sites: list[Site]) -> str:
-        """Why the cut model does not run as predicted; empty if it does."""
+    def complaint(self, sites: Sequence[Site]) -> Complaint | None:
+        """Why the cut model does not run as predicted; None if it does."""
         kept = self.step(sites)
         if kept.all():
-            return ""
-        trials: list[tuple[int, cap.Trace]] = []
-        for number in self.numbers:
+            return None
+        trials: list[tuple[int, Trace]] = []
+        for number in self.modes:
             trace = self.traces[number]
             mode = FakeTensorMode(allow_non_fake_inputs=True) if self.fake else None
             copied = shadow(self.model, mode)
@@ -88,65 +94,113 @@ class Probe:
                 copied.eval()
             elif not self.model.training:
                 copied.train()
-            again = cap.Trace(trace.training, copied)
+            again = Trace(trace.training, copied)
             try:
                 cap.run(copied, trace.example, trace.training, mode, again)
             except Exception as error:
-                return self._compare(number, trace, again, kept) or _failure(error, again)
+                found = self._compare(number, trace, again, kept)
+                return found or self._told(number, _failure(error, again), len(again.way))
             if found := self._compare(number, trace, again, kept):
                 return found
-            if len(trace.calls) != len(again.calls):
-                return "after a trial cut the model takes another path at its end"
+            if len(trace.way) != len(again.way):
+                why = "after a trial cut the model takes another path at its end"
+                return self._told(number, why, len(trace.way))
             trials.append((number, again))
         for number, again in trials:
-            if found := self.replay.complaint(number, self.traces[number], again, kept):
-                return found
-        return ""
+            text, step = self.replay.complaint(number, self.traces[number], again, kept)
+            if text:
+                return self._told(number, text, step)
+        return None
 
-    def _compare(self, number: int, before: cap.Trace, after: cap.Trace, kept: Mask) -> str:
+    def _told(self, number: int, text: str, step: int) -> Complaint:
+        """A complaint of a call, counted on its trace's way, with the sites it leads to."""
+        way = self.traces[number].way
+        if not 0 <= step < len(way):
+            return Complaint(text, step)
+        call = way[step]
+        kind = self._kind(call)
+        alike: dict[str, str] = {}
+        for other in way:
+            if other.kind == call.kind and other.line == call.line and self._kind(other) == kind:
+                text_of = text.replace(str(call), str(other))
+                alike |= dict.fromkeys(self._sites(number, other) - set(alike), text_of)
+        line = f"{call.kind} {call.line} {kind}"
+        return Complaint(text, step, call, line, self._sites(number, call), tuple(alike.items()))
+
+    def _kind(self, call: Call) -> str:
+        """The class of the module that makes a call."""
+        return type(self.model.get_submodule(call.module)).__qualname__
+
+    def _sites(self, number: int, call: Call) -> frozenset[str]:
+        """The sites whose units a call is given, or gives."""
+        dims_of = self.replay.engine.dims_of[number]
+        dims = [d for x in (*call.given, *call.results) for d in dims_of.get(id(x), ())]
+        units = {u for d in dims for u in self.replay.units[np.unique(d[0])].tolist() if u >= 0}
+        return frozenset(s.name for s in self.graph.sites if not units.isdisjoint(s.units.tolist()))
+
+    def bad(self) -> dict[str, str]:
+        """The sites without which all others pass together, with the complaint."""
+        why = self.complaint(self.graph.sites)
+        if why is None or (why := self.numbered(why)) is None:
+            return {}
+        return culprits(self.complaint, self.graph.sites, why)
+
+    def numbered(self, why: Complaint | None) -> Complaint | None:
+        """What is left of a complaint when modules' attributes follow their widths.
+
+        As few attributes as will do: each alone, then all that could.
+        """
+        while why is not None and why.call is not None:
+            engine, before = self.replay.engine, self.graph.numbers
+            found = candidates(engine, self.traces, self.replay.units, self.model, why.call)
+            found = {key: units for key, units in found.items() if key not in before}
+            names = list(dict.fromkeys(attribute for _, attribute in found))
+            trials = [[name] for name in names] + ([names] if len(names) > 1 else [])
+            best: tuple[float, Complaint | None, Numbers] = why.step, why, before
+            for chosen in trials:
+                mine = {key: units for key, units in found.items() if key[1] in chosen}
+                self.graph = replace(self.graph, numbers=before | mine)
+                after = self.complaint(self.graph.sites)
+                step = math.inf if after is None else after.step
+                if step > best[0]:
+                    best = step, after, before | mine
+                if after is None:
+                    break
+            self.graph = replace(self.graph, numbers=best[2])
+            if best[1] is why:
+                break
+            why = best[1]
+        return why
+
+    def _compare(self, number: int, before: Trace, after: Trace, kept: Mask) -> Complaint | None:
         """The first call of a trial, complete or broken off, that differs from the prediction."""
         dims_of, known = self.replay.engine.dims_of[number], dict[int, int]()
-        for old, new in zip(before.calls, after.calls, strict=False):
-            if old.op != new.op:
-                return f"after a trial cut the model takes another path at {old}; {remedy(old.op)}"
+        for step, (old, new) in enumerate(zip(before.way, after.way, strict=False)):
+            if old.kind != new.kind:
+                why = f"after a trial cut the model takes another path at {old}; {remedy(old.op)}"
+                return self._told(number, why, step)
             first = dims_of.get(id(old.args[0])) if old.args else None
             places = (_places(call, first) for call in (old, new))
             if numbers := _different(old.numbers, new.numbers) or _different(*places):
-                return (
+                why = (
                     f"{old} computes with a number that depends on the width ({numbers[0]}, after "
                     f"a trial cut {numbers[1]}); write it out, or keep it in the module"
                 )
+                return self._told(number, why, step)
             for a, b in zip(old.results, new.results, strict=True):
                 if id(a) not in dims_of:
                     continue
                 shape = self.replay.shape(dims_of[id(a)], kept, known)
                 if shape != tuple(b.shape):
-                    return (
+                    why = (
                         f"{old} has a size written into it: after a trial cut it gives "
                         f"{tuple(b.shape)} instead of {shape}; {remedy(old.op)}"
                     )
-        return ""
-
-    def bad(self, sites: list[Site]) -> dict[str, str]:
-        """The sites without which all others pass together, by bisection, with the complaint."""
-        why = self.complaint(sites)
-        return self._culprits([], sites, why) if why else {}
-
-    def _culprits(self, passed: list[Site], sites: list[Site], why: str) -> dict[str, str]:
-        """Which of some sites fail beside those that have passed together."""
-        if len(sites) == 1:
-            return {sites[0].name: why}
-        half, found = len(sites) // 2, dict[str, str]()
-        if reason := self.complaint([*passed, *sites[:half]]):
-            found = self._culprits(passed, sites[:half], reason)
-            passed = [*passed, *(s for s in sites[:half] if s.name not in found)]
-            why = self.complaint([*passed, *sites[half:]])
-        else:
-            passed = [*passed, *sites[:half]]
-        return {**found, **self._culprits(passed, sites[half:], why)} if why else found
+                    return self._told(number, why, step)
+        return None
 
 
-def _places(call: cap.Call, dims: Dims | None) -> list[int]:
+def _places(call: Call, dims: Dims | None) -> list[int]:
     """Numbers of positions on axes that hold no units: on others the labels are compared."""
     if dims is None or call.op not in ("slice", "select", "roll"):
         return []
@@ -168,20 +222,20 @@ def _different(before: list[Any], after: list[Any]) -> tuple[Any, Any] | None:
     return None
 
 
-def _alike(training: cap.Trace, evaluation: cap.Trace) -> bool:
+def _alike(training: Trace, evaluation: Trace) -> bool:
     """Whether both modes make the same calls on the same lines, so that one trial shows both.
 
     Dropout and the counting of batches are made in training only.
     """
 
-    def way(trace: cap.Trace) -> list[tuple[str, str, str]]:
+    def way(trace: Trace) -> list[tuple[str, str, str]]:
         calls = (c for c in trace.calls if c.op not in DROPS and not _counts(c))
         return [("norm" if c.op in NORMS else c.op, c.module, c.line) for c in calls]
 
     return way(training) == way(evaluation)
 
 
-def _counts(call: cap.Call) -> bool:
+def _counts(call: Call) -> bool:
     """Whether a call adds one to a batch norm's number of batches."""
     return call.op == "add_" and isinstance(call.out, Tensor) and not call.out.ndim
 
@@ -195,7 +249,7 @@ def remedy(op: str) -> str:
     return "take sizes from tensors (x.shape) or layers instead of writing numbers"
 
 
-def _failure(error: Exception, trace: cap.Trace) -> str:
+def _failure(error: Exception, trace: Trace) -> str:
     if trace.failed is not None and trace.failed[0] is error:
         call = trace.failed[1]
         return f"after a trial cut {call} fails: {_short(error)}; {remedy(call.op)}"
@@ -219,26 +273,14 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
         NoSitesError: single features or inputs cannot be cut where asked.
     """
     traces = cap.capture(model, example)
-    engine = Labeller(dict(TABLE))
-    engine.add_model(traces[0].model)
-    engine.values = whole_numbers(model)
-    for trace in traces:
-        trace_of = trace.model
-        if trace_of is not traces[0].model:
-            trace.state = {
-                id(v): k
-                for k, v in (
-                    *trace_of.named_parameters(remove_duplicate=True),
-                    *trace_of.named_buffers(remove_duplicate=True),
-                )
-            }
-        engine.add(trace, batch)
+    engine = label(traces, batch, whole_numbers(model))
     graph = build(engine, traces, model)
     graph = replace(without(graph, unread(graph, model, request.ignore)), request=request)
     graph = unstuck(graph)
     if graph.sites:
         probe = Probe(model, engine, traces, graph)
-        graph = unstuck(without(graph, probe.bad(graph.sites)))
+        found = probe.bad()
+        graph = unstuck(without(probe.graph, found))
     return price(nest(graph, engine, traces, model, request), engine, traces)
 
 

@@ -7,12 +7,12 @@ and every position must come out as the unit that was predicted for it.
 
 import numpy as np
 
-from vibnet.graph.capture import Call, Trace
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import renumber
 from vibnet.graph.labeller import Dims, Labeller
 from vibnet.graph.labels import Array, Labels
 from vibnet.graph.sites import Graph
+from vibnet.graph.trace import Call, Trace
 
 
 class _Watched(Labels):
@@ -66,10 +66,11 @@ class Replay:
     def _stay(units: Array, kept: Mask) -> Array:
         return np.flatnonzero(np.where(units < 0, True, kept[units]))
 
-    def label(self, trace: Trace, kept: Mask) -> tuple[Labeller, _Watched]:
-        """A labeller that has seen the trace of a cut model."""
+    def label(self, number: int, trace: Trace, kept: Mask) -> tuple[Labeller, _Watched]:
+        """A labeller that has seen the trace of a cut model, the trial of one by number."""
         watched = _Watched(self.units)
-        out = Labeller(self.engine.table, watched, like=self.engine)
+        carriers = {(0, k): axis for (n, k), axis in self.engine.carriers.items() if n == number}
+        out = Labeller(self.engine.table, watched, like=self.engine, carriers=carriers)
         watched.engine = out
         for name, dims in self.engine.parameters.items():
             out.parameters[name] = tuple(self._seed(dim, kept) for dim in dims)
@@ -87,9 +88,12 @@ class Replay:
         out.add(trace, self.engine.batch)
         return out, watched
 
-    def complaint(self, number: int, before: Trace, after: Trace, kept: Mask) -> str:
-        """Why the trace of a cut model does not hold the predicted units; empty if it does."""
-        out, watched = self.label(after, kept)
+    def complaint(self, number: int, before: Trace, after: Trace, kept: Mask) -> tuple[str, int]:
+        """Why the trace of a cut model does not hold the predicted units, and the step.
+
+        An empty text if it does; a step of -1 where no one call is the cause.
+        """
+        out, watched = self.label(number, after, kept)
         parent, pins = watched.resolve()
         size = len(self.units)
         roots = parent[size:]
@@ -97,18 +101,20 @@ class Replay:
         units = np.concatenate([self.units, made])
         found = self._differing(number, before, after, kept, out.dims_of[0], units)
         if found is not None:
-            return (
-                f"after a trial cut {found} gives other units than those predicted; a number in "
-                f"it, or before it, depends on the width"
+            why = (
+                f"after a trial cut {before.way[found]} gives other units than those predicted; a "
+                f"number in it, or before it, depends on the width"
             )
+            return why, found
         if watched.clash is not None:
-            return f"after a trial cut {watched.clash} joins units that were apart"
+            step = next((k for k, call in enumerate(after.way) if call is watched.clash), -1)
+            return f"after a trial cut {watched.clash} joins units that were apart", step
         for root, reason in pins.items():
             if root < size and self.units[root] >= 0:
-                return f"after a trial cut {reason}"
+                return f"after a trial cut {reason}", -1
         if not np.array_equal(self.units[parent[:size]], self.units):
-            return "after a trial cut the model joins units that were apart"
-        return ""
+            return "after a trial cut the model joins units that were apart", -1
+        return "", -1
 
     def _differing(
         self,
@@ -118,11 +124,11 @@ class Replay:
         kept: Mask,
         now: dict[int, Dims],
         units: Array,
-    ) -> Call | None:
-        """The first call of which a result holds other units than those predicted."""
+    ) -> int | None:
+        """The first step of which a result holds other units than those predicted."""
         was = self.engine.dims_of[number]
         checked: set[tuple[int, int]] = set()
-        for old, new in zip(before.calls, after.calls, strict=True):
+        for step, (old, new) in enumerate(zip(before.way, after.way, strict=True)):
             for a, b in zip(old.results, new.results, strict=True):
                 if id(a) not in was:
                     continue
@@ -131,7 +137,7 @@ class Replay:
                         continue
                     checked.add((id(left), id(right)))
                     if not self._agree(left, right, units, kept):
-                        return old
+                        return step
         return None
 
     def _agree(self, left: Array, right: Array, units: Array, kept: Mask) -> bool:

@@ -59,6 +59,7 @@ def restrict(graph: Graph, kept: Mask) -> Graph:
         widths={k: left(u) for k, u in graph.widths.items()},
         nested=nested,
         remaps={k: left(u) for k, u in graph.remaps.items()},
+        numbers={k: left(u) for k, u in graph.numbers.items()},
     )
 
 

@@ -10,13 +10,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from vibnet.graph import checks
-from vibnet.graph.capture import Trace
 from vibnet.graph.constraints import EqualBlocks
 from vibnet.graph.detours import Detour, detour
 from vibnet.graph.labeller import Labeller, Read
 from vibnet.graph.labels import Array
 from vibnet.graph.names import Names
+from vibnet.graph.numbers import Numbers
 from vibnet.graph.places import Place, find
+from vibnet.graph.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class Graph:
     request: Request = field(default_factory=Request)
     uses: dict[str, float] = field(default_factory=dict)  # of every number of a weight, an example
     remaps: dict[str, Array] = field(default_factory=dict)  # the units that a buffer's numbers name
+    numbers: Numbers = field(default_factory=dict)  # the units that modules' attributes count
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -135,7 +137,9 @@ class _Builder:
     def __init__(self, engine: Labeller, traces: list[Trace], model: nn.Module) -> None:
         self.engine, self.traces, self.model = engine, traces, model
         self.roots, self.pins = engine.labels.resolve()
-        self.places = find(engine, traces, self.roots)
+        self.open = self.roots.copy()  # the classes that may be cut, the others as no unit
+        self.open[np.isin(self.roots, list(self.pins))] = 0
+        self.places = find(engine, traces, self.open)
         count = engine.labels.count
         self.writers, self.readers, self.ungated = (Names(count) for _ in range(3))
         done: dict[str, Array] = {}
@@ -172,7 +176,7 @@ class _Builder:
                 reason = f"{read.parameter} is also used elsewhere, so no multiplier fits into it"
             self.readers.add(roots, _owner(read.parameter))
             if reason:
-                self.ungated.first(roots, reason)
+                self.ungated.first(self.open[roots], reason)
 
     def _detour(self, read: Read) -> bool:
         """Whether the multipliers of a read can go elsewhere: the same place in all its calls."""

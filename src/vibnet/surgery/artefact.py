@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vibnet.errors import ArtefactError, ConfigError, PlanError
 from vibnet.graph import checks
 from vibnet.graph.cut import select, state_sizes
+from vibnet.graph.numbers import state as state_numbers
 from vibnet.graph.sites import fingerprint
 from vibnet.surgery.plan import Plan, digest
 from vibnet.surgery.prune import Report, report_of, shapes_of
@@ -30,6 +31,7 @@ _KINDS: dict[str, Any] = {
     "depthwise": list[str],
     "widths": dict[str, int],
     "selected": list[str],
+    "numbers": dict[str, int],
 }
 
 
@@ -74,6 +76,7 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
         "depthwise": sorted(report.depthwise),
         "widths": report.widths,
         "selected": sorted(report.selected),
+        "numbers": report.numbers,
     }
     body["digest"] = digest(body)
     try:
@@ -160,6 +163,7 @@ def _body(folder: Path) -> dict[str, Any]:
         raise ArtefactError(
             f"load: {folder / PLAN} was altered after it was written: its digest does not fit."
         )
+    body.setdefault("numbers", {})  # files of version 0.1.0 before it kept them
     if wrong := checks.misfits(body, _KINDS):
         raise ArtefactError(f"load: {folder / PLAN}: {wrong}. Save the model again.")
     return body
@@ -218,10 +222,12 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
     if expected != {*tensors, *aliases} or not set(aliases.values()) <= set(tensors):
         raise ArtefactError(f"load: the weights in {folder} do not have the names of the model's.")
     _refuse_meta(model, expected)
+    _refuse_numbers(model, body["numbers"])
     state = {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
     for name in selected:
         select(_linear(model, name), [])
     _fill(model, state, body)
+    state_numbers(model, body["numbers"])
     return model
 
 
@@ -230,6 +236,18 @@ def _linear(model: nn.Module, name: str) -> nn.Linear:
     if not isinstance(module, nn.Linear):
         raise ArtefactError(f"load: {name} is a {type(module).__name__}, not a linear layer.")
     return module
+
+
+def _refuse_numbers(model: nn.Module, numbers: dict[str, int]) -> None:
+    """Refuse numbers of attributes that the model does not have."""
+    modules = dict(model.named_modules())
+    for name in numbers:
+        owner, _, attribute = name.rpartition(".")
+        if type(vars(modules.get(owner, object)).get(attribute)) is not int:
+            raise ArtefactError(
+                f"load: the plan sets {name}, but this {type(model).__name__} has no whole number "
+                f"of that name. Pass the model as it was before the cut."
+            )
 
 
 def _refuse_meta(model: nn.Module, saved: set[str]) -> None:

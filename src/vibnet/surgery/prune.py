@@ -15,6 +15,7 @@ from vibnet.graph.capture import computed, place_of
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
 from vibnet.graph.example import arguments, shapes
+from vibnet.graph.numbers import counts
 from vibnet.graph.probe import analyse
 from vibnet.graph.restrict import restrict
 from vibnet.graph.sites import Graph, fingerprint
@@ -43,6 +44,7 @@ class Report:
         depthwise: names of depthwise weights, and `widths` of norms that hold no tensor.
         selected: linear layers that now pick their features by index, with how many.
         shapes: of every parameter and buffer of the small model's state.
+        numbers: attributes of modules that count units (heads, split sizes), with their values.
     """
 
     plan: Plan
@@ -54,6 +56,7 @@ class Report:
     widths: dict[str, int] = field(default_factory=dict)
     selected: dict[str, int] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         before, after = self.weights
@@ -63,6 +66,8 @@ class Report:
         head = "every unit is open: an equal copy" if self.unchanged else "cut"
         lines = [f"{head}: {before} -> {after} parameters, {moved}"]
         lines += [f"{k} picks its {n} features by index" for k, n in self.selected.items()]
+        if self.numbers:
+            lines.append(f"set: {', '.join(f'{k} = {n}' for k, n in self.numbers.items())}")
         return "\n".join([*lines, str(self.plan)])
 
 
@@ -160,6 +165,7 @@ def prune(
         widths,
         {k: m.in_features for k, m in small.named_modules() if isinstance(m, SelectedLinear)},
         shapes_of(small),
+        counts(graph.numbers, kept),
     )
     _REPORTS[small] = report
     return small, report

@@ -11,6 +11,9 @@ _BY_RULE: dict[Rule, str] = {
     compute.matmul: "mm bmm mv dot",
     compute.addmm: "addmm baddbmm addmv",
     compute.linear: "linear",
+    compute.attention: "_scaled_dot_product_flash_attention_for_cpu "
+    "_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention "
+    "_scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable",
     compute.batch_norm: "native_batch_norm _native_batch_norm_legit "
     "_native_batch_norm_legit_no_training cudnn_batch_norm _batch_norm_with_update",
     compute.statistics: "native_layer_norm native_group_norm _fused_rms_norm",
@@ -21,7 +24,7 @@ _BY_RULE: dict[Rule, str] = {
     "upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
     "upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact2d",
     compute.reduction: "mean sum amax amin max min prod var std argmax argmin any all logsumexp",
-    compute.softmax: "_softmax _log_softmax cumsum cumprod",
+    compute.softmax: "_softmax _safe_softmax _log_softmax cumsum cumprod",
     compute.factory: "zeros ones full empty rand randn new_zeros new_ones new_full new_empty "
     "scalar_tensor",
     compute.like: "zeros_like ones_like full_like empty_like rand_like randn_like fill zero",

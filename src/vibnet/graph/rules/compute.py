@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vibnet.graph.capture import Call
+from vibnet.graph import groups as groups_of
 from vibnet.graph.labeller import Dims, Labeller
 from vibnet.graph.labels import Array, Blocks, plain
+from vibnet.graph.trace import Call
 
 
 def _plain_of(x: Tensor) -> Dims:
@@ -18,7 +19,6 @@ def pointwise(engine: Labeller, call: Call) -> Dims:
     """Elementwise with broadcasting: positions that meet are the same unit."""
     shape = tuple(call.out.shape if isinstance(call.out, Tensor) else call.out[0].shape)
     out: list[Array | None] = [None] * len(shape)
-    reason = f"{call} joins it with an axis that is no unit"
     for x in call.given:
         dims = engine.dims(x)
         for back in range(1, len(dims) + 1):
@@ -27,15 +27,7 @@ def pointwise(engine: Labeller, call: Call) -> Dims:
                 engine.labels.pin(dim, f"{call} spreads it over another axis")
                 continue
             before = out[-back]
-            if before is None:
-                out[-back] = dim
-            elif before is not dim:
-                engine.labels.same(before, dim, reason)
-                no_units = before[0].any() and not dim[0].any()
-                examples = not before[1].any() and dim[1].any()
-                if no_units or examples:
-                    rows = dim if no_units else before, dim if examples else before
-                    out[-back] = np.stack([rows[0][0], rows[1][1]])
+            out[-back] = dim if before is None else engine.join(before, dim, call)
     return tuple(plain(n) if d is None else d for d, n in zip(out, shape, strict=True))
 
 
@@ -65,9 +57,9 @@ def convolution(engine: Labeller, call: Call) -> Dims:
     elif transposed:
         engine.read(x, 1, weight, 0, call)
         engine.blocks.append(Blocks(dims[1], groups, f"the {groups} groups of {call}"))
-        out = engine.write_grouped(weight, groups, call)
+        out = groups_of.write(engine, weight, groups, call)
     else:
-        engine.read_grouped(x, weight, groups, call)
+        groups_of.read(engine, x, weight, groups, call)
         out = w[0]
         engine.write(weight, out, call)
         engine.blocks.append(Blocks(out, groups, f"the {groups} groups of {call}"))
@@ -85,9 +77,34 @@ def _product(engine: Labeller, call: Call, a: Tensor, b: Tensor) -> Dims:
         engine.read(b, b.ndim - 2 if b.ndim > 1 else 0, a, 1, call)
         engine.write(a, left[0], call)
     else:
+        engine.crossed.extend((*left, *right))
         for dim in (left[-1], right[-2 if b.ndim > 1 else 0]):
             engine.labels.pin(dim, f"{call} mixes it without a weight")
+        if a.ndim == b.ndim == 3:
+            return (engine.join(left[0], right[0], call), left[1], right[2])
     return (*left[:-1], *(right[-1:] if b.ndim > 1 else ()))
+
+
+def attention(engine: Labeller, call: Call) -> list[Dims | None]:
+    """softmax(q k^T) v over heads, in one call: heads are kept apart, all else is mixed."""
+    q, k, v = (engine.dims(x) for x in call.args[:3])
+    engine.crossed.extend((*q, *k, *v))
+    for dim in (q[3], k[3], k[2], v[2]):
+        engine.labels.pin(dim, f"{call} mixes it without a weight")
+    for axis in (0, 1):
+        for other in (k, v):  # a head of keys may serve several heads of queries
+            times = q[axis].shape[1] // other[axis].shape[1]
+            engine.join(q[axis], np.repeat(other[axis], times, axis=1), call)
+    for x in call.given[3:]:
+        mask = engine.dims(x)
+        for back in range(1, len(mask) + 1):
+            scores = (q[0], q[1], q[2], k[2])[-back]
+            if mask[-back].shape[1] == scores.shape[1]:
+                engine.join(scores, mask[-back], call)
+            else:
+                engine.labels.pin(mask[-back], f"{call} spreads it over another axis")
+    outputs = call.results
+    return [(*q[:3], v[3]), *(q[:3] if x.ndim == 3 else None for x in outputs[1:])]
 
 
 def matmul(engine: Labeller, call: Call) -> Dims:

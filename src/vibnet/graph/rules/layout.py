@@ -7,9 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from vibnet.graph import labels as lab
-from vibnet.graph.capture import Call
 from vibnet.graph.labeller import Dims, Labeller
 from vibnet.graph.labels import plain
+from vibnet.graph.trace import Call
 
 
 def reshape(engine: Labeller, call: Call) -> Dims:
@@ -17,7 +17,7 @@ def reshape(engine: Labeller, call: Call) -> Dims:
     x = call.args[0]
     reason = f"{call} flattens it with another axis of units"
     dims = engine.dims(x)
-    out = lab.view(dims, tuple(call.out.shape), engine.labels, reason)
+    out = lab.view(dims, tuple(call.out.shape), engine.labels, reason, engine.split())
     engine.derive(x, call.out)
     return out
 
@@ -118,7 +118,7 @@ def cat(engine: Labeller, call: Call) -> Dims:
     for other in dims[1:]:
         for k, dim in enumerate(other):
             if k != axis:
-                engine.labels.same(out[k], dim, f"{call} joins it with an axis that is no unit")
+                out[k] = engine.join(out[k], dim, call)
     return tuple(out)
 
 
@@ -129,7 +129,7 @@ def stack(engine: Labeller, call: Call) -> Dims:
     out = list(engine.dims(parts[0]))
     for other in parts[1:]:
         for k, dim in enumerate(engine.dims(other)):
-            engine.labels.same(out[k], dim, f"{call} joins it with an axis that is no unit")
+            out[k] = engine.join(out[k], dim, call)
     out.insert(axis, plain(len(parts)))
     return tuple(out)
 

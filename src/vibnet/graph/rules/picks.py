@@ -5,9 +5,9 @@ import math
 import numpy as np
 from torch import Tensor
 
-from vibnet.graph.capture import Call
 from vibnet.graph.labeller import Dims, Labeller
 from vibnet.graph.labels import Array, Blocks, plain
+from vibnet.graph.trace import Call
 
 
 def _range(engine: Labeller, call: Call, dim: Array, start: int, stop: int, step: int) -> Array:

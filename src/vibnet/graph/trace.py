@@ -1,0 +1,114 @@
+"""What one forward did: its aten calls, with their modules and source lines."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+VALUES = {  # the argument that is a value, of operators that also take sizes
+    **{"full": 1, "new_full": 2, "full_like": 1, "fill": 1, "scalar_tensor": 0},
+    **{
+        "avg_pool2d": 6,
+        "avg_pool3d": 6,
+        "constant_pad_nd": 2,
+        "lift_fresh": 0,
+        "lift_fresh_copy": 0,
+    },
+}
+RANDOM = {
+    *("rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm"),
+    *("bernoulli", "normal", "uniform", "exponential", "poisson", "multinomial", "random"),
+    *("native_dropout", "dropout", "alpha_dropout", "feature_dropout", "geometric", "log_normal"),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One aten call: operator, arguments, results, the modules it ran in, its source line."""
+
+    op: str
+    pointwise: bool
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+    stack: tuple[int, ...]
+    module: str
+    line: str
+
+    @cached_property
+    def given(self) -> list[Tensor]:
+        """The tensors among the arguments."""
+        return [x for x in tree_leaves((self.args, self.kwargs)) if isinstance(x, Tensor)]
+
+    @cached_property
+    def results(self) -> list[Tensor]:
+        """The tensors among the results."""
+        if isinstance(self.out, Tensor):
+            return [self.out]
+        return [x for x in tree_leaves(self.out) if isinstance(x, Tensor)]
+
+    @cached_property
+    def numbers(self) -> list[Any]:
+        """The numbers that it computes with; not those that are sizes, dimensions or positions."""
+        leaves = [*self.args, *self.kwargs.values()]
+        value = VALUES.get(self.op.removesuffix("_"))
+        if value is not None and not self.pointwise:
+            return leaves[value : value + 1]
+        kinds = (float, int, complex) if self.pointwise else (float, complex)
+        factors = [v for k, v in self.kwargs.items() if k in ("alpha", "beta", "correction")]
+        return [x for x in leaves if isinstance(x, kinds)] + factors
+
+    @property
+    def may_copy(self) -> bool:
+        """Whether it is the copy that `contiguous` and `reshape` make for some sizes only."""
+        return self.op == "clone" and self.kwargs.get("memory_format") is not None
+
+    @property
+    def kind(self) -> str:
+        """The operator, whether or not `reshape` had to copy before it."""
+        return "view" if self.op == "_unsafe_view" else self.op
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers, as many as its result is wide."""
+        name = self.op.removesuffix("_").removesuffix("_functional")
+        return name in RANDOM and not (name.endswith("dropout") and False in self.args[1:3])
+
+    def __str__(self) -> str:
+        return f"{self.op} in {self.module or 'the model itself'} ({self.line})"
+
+
+@dataclass
+class ModuleCall:
+    """One call of a module: its dotted name, positional and keyword inputs, and output."""
+
+    name: str
+    inputs: tuple[Any, ...]
+    named: dict[str, Any] = field(default_factory=dict)
+    output: Any = None
+
+    def once(self, x: Tensor) -> bool:
+        """Whether a tensor is given to the module in one place only."""
+        return sum(leaf is x for leaf in tree_leaves((self.inputs, self.named))) == 1
+
+
+@dataclass
+class Trace:
+    """What one forward did. All tensors are kept, so that identities stay unique."""
+
+    training: bool
+    model: nn.Module
+    example: Any = None
+    inputs: list[Tensor] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    modules: list[ModuleCall] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    state: dict[int, str] = field(default_factory=dict)
+    failed: tuple[Exception, Call] | None = None
+
+    @property
+    def way(self) -> list[Call]:
+        """The calls that are made whatever the sizes are."""
+        return [call for call in self.calls if not call.may_copy]

@@ -1,0 +1,149 @@
+"""Attributes of modules that count units follow the widths, where a trial shows that they do."""
+
+import re
+
+import pytest
+import torch
+from laws import law_one
+from torch import nn
+from torch.nn import functional as F
+
+from vibnet import attach, load, prune, save
+from vibnet.errors import ArtefactError
+from vibnet.graph.probe import analyse
+
+WIDTH, HEADS, SIZE = 24, 4, 6
+TOKENS = torch.randn(2, 5, WIDTH)
+
+
+class Attention(nn.Module):
+    """Self-attention that states its number of heads and its width."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.inner = HEADS, HEADS * SIZE
+        self.q, self.k, self.v = (nn.Linear(WIDTH, HEADS * SIZE) for _ in range(3))
+        self.o = nn.Linear(HEADS * SIZE, WIDTH)
+
+    def forward(self, x):
+        q, k, v = (
+            f(x).view(*x.shape[:2], self.heads, SIZE).transpose(1, 2)
+            for f in (self.q, self.k, self.v)
+        )
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.o(h.reshape(*x.shape[:2], self.inner))
+
+
+class Blocks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(Attention(), Attention())
+        self.last = nn.Linear(WIDTH, 3)
+
+    def forward(self, x):
+        return self.last(self.blocks(x))
+
+
+def test_numbers_follow_the_heads_of_every_module_on_its_own():
+    gated = attach(Blocks(), TOKENS)
+    with torch.no_grad():
+        gated.gate("blocks.0.q").log_var[1:] = 5
+        gated.gate("blocks.1.q").log_var[:1] = 5
+    small, report = prune(gated.eval())
+    assert [(b.heads, b.inner) for b in small.blocks] == [(1, SIZE), (3, 3 * SIZE)]
+    assert report.numbers == {
+        "blocks.0.heads": 1,
+        "blocks.0.inner": SIZE,
+        "blocks.1.heads": 3,
+        "blocks.1.inner": 3 * SIZE,
+    }
+    assert "blocks.1.heads = 3" in str(report)
+    assert [(b.heads, b.inner) for b in gated.model.blocks] == [(HEADS, HEADS * SIZE)] * 2
+
+
+def test_law_one_holds():
+    report, small, _ = law_one(Blocks(), TOKENS)
+    for k, block in enumerate(small.blocks):
+        assert block.heads == len(report.plan.kept[f"blocks.{k}.q"])
+
+
+def test_a_saved_model_brings_its_numbers_along(tmp_path):
+    gated = attach(Blocks(), TOKENS)
+    with torch.no_grad():
+        gated.gate("blocks.0.q").log_var[1:] = 5
+    small, _ = prune(gated.eval())
+    save(small, tmp_path)
+    again = load(tmp_path, Blocks())
+    assert (again.blocks[0].heads, again.blocks[1].heads) == (1, HEADS)
+    assert torch.equal(again(TOKENS), small(TOKENS))
+
+
+def test_a_model_that_does_not_state_the_number_is_refused_and_left_as_it_was(tmp_path):
+    gated = attach(Blocks(), TOKENS)
+    save(prune(gated)[0], tmp_path)
+    other = Blocks()
+    del other.blocks[0].heads
+    before = dict(other.named_parameters())
+    with pytest.raises(ArtefactError, match=r"sets blocks\.0\.heads, but this Blocks has no"):
+        load(tmp_path, other)
+    assert all(before[k] is v for k, v in other.named_parameters())
+
+
+def reasons(model, example=TOKENS):
+    return {s.name: s.reason for s in analyse(model, example).pinned}
+
+
+def test_a_number_in_the_code_is_refused_with_its_line():
+    class Literal(Attention):
+        def forward(self, x):
+            q, k, v = (
+                f(x).view(*x.shape[:2], 4, SIZE).transpose(1, 2) for f in (self.q, self.k, self.v)
+            )
+            h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+            return self.o(h.reshape(*x.shape[:2], self.inner))
+
+    assert re.search(r"view .*test_numbers\.py:\d+", reasons(nn.Sequential(Literal()))["0.q"])
+
+
+def test_a_number_that_also_means_something_else_is_refused():
+    class Scaled(Attention):
+        def forward(self, x):
+            return super().forward(x) / self.heads
+
+    model = nn.Sequential(Scaled(), nn.Linear(WIDTH, 3))
+    assert "depends on the width (4, after a trial cut" in reasons(model)["0.q"]
+
+
+def test_a_number_that_counts_different_units_is_left_alone():
+    class Twins(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.width = 6
+            self.a, self.b, self.c = nn.Linear(24, 6), nn.Linear(24, 6), nn.Linear(6, 2)
+            self.d = nn.Linear(6, 2)
+
+        def forward(self, x):
+            a, b = (f(x).view(-1, self.width) for f in (self.a, self.b))
+            return self.c(a) + self.d(b)
+
+    found = reasons(Twins(), torch.randn(5, 24))
+    assert {"a", "b"} <= found.keys()
+    assert all("view in the model itself" in found[name] for name in ("a", "b"))
+
+
+def test_an_equal_number_that_counts_nothing_stays():
+    class Kernel(Attention):
+        def __init__(self):
+            super().__init__()
+            self.window = HEADS
+
+        def forward(self, x):
+            return super().forward(x)[:, : self.window]
+
+    model = nn.Sequential(Kernel(), nn.Linear(WIDTH, 3))
+    gated = attach(model, TOKENS)
+    with torch.no_grad():
+        gated.gate("0.q").log_var[0] = 5
+    small, report = prune(gated.eval())
+    assert (small[0].heads, small[0].window) == (3, 4)
+    assert "0.window" not in report.numbers

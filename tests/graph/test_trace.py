@@ -1,0 +1,72 @@
+"""What is told of a call: its numbers, whether it draws, and whether it is always made."""
+
+import pytest
+import torch
+from torch import nn
+
+from vibnet.graph.capture import capture
+from vibnet.graph.trace import Trace
+
+
+class Does(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.layer, self.function = nn.Linear(4, 6), function
+
+    def forward(self, x):
+        return self.function(self.layer(x))
+
+
+def calls(function, op):
+    trace = capture(Does(function), torch.randn(2, 4))[1]
+    return [c for c in trace.calls if c.op == op]
+
+
+@pytest.mark.parametrize(
+    ("function", "op", "numbers"),
+    [
+        (lambda x: x * 3, "mul", [3]),
+        (lambda x: torch.add(x, x, alpha=2), "add", [2, 2]),
+        (lambda x: x.sum(1), "sum", []),
+        (lambda x: x + torch.full((6,), 2.0), "full", [2.0]),
+        (lambda x: x.view(3, 4), "view", []),
+        (lambda x: x.var(1, correction=0), "var", [0]),
+    ],
+)
+def test_numbers_are_what_a_call_computes_with(function, op, numbers):
+    assert calls(function, op)[0].numbers == numbers
+
+
+def test_a_call_names_its_operator_module_and_line():
+    found = str(calls(lambda x: x.relu(), "relu")[0])
+    assert found.startswith("relu in the model itself (test_trace.py:")
+
+
+@pytest.mark.parametrize(
+    ("function", "op", "draws"),
+    [
+        (lambda x: x + torch.rand_like(x), "rand_like", True),
+        (lambda x: torch.native_dropout(x, 0.5, True)[0], "native_dropout", True),
+        (lambda x: x.relu(), "relu", False),
+    ],
+)
+def test_random_calls_are_told_apart(function, op, draws):
+    assert calls(function, op)[0].draws is draws
+
+
+def test_a_reshape_is_the_same_step_whether_or_not_it_copies():
+    def shuffled(x):
+        return x.view(2, 2, 3).transpose(1, 2).reshape(2, 6)
+
+    copied, plain = (
+        capture(Does(f), torch.randn(2, 4))[1]
+        for f in (shuffled, lambda x: x.view(2, 2, 3).reshape(2, 6))
+    )
+    assert any(c.may_copy for c in copied.calls)
+    assert not any(c.may_copy for c in copied.way)
+    assert [c.kind for c in copied.way if c.kind != "transpose"] == [c.kind for c in plain.way]
+
+
+def test_a_trace_starts_empty():
+    trace = Trace(True, nn.Identity())
+    assert trace.way == trace.calls == []
