@@ -69,11 +69,14 @@ def law_one(model, example, seed=0, **options):
     return report, small, gated
 
 
-def swapped(small, graph, example):
-    """How far the outputs move when two kept columns of one reader are swapped: the most found."""
+def swapped(small, graph, example, most=None):
+    """How far the outputs move when two kept columns of one reader are swapped: the most found.
+
+    `most` limits how many readers are tried.
+    """
     right = answers(small, example, torch.float64)
     worst = 0.0
-    for reader in graph.readers:
+    for reader in graph.readers[:most]:
         wrong = copy.deepcopy(small)
         weight = dict(wrong.named_parameters(remove_duplicate=False))[reader.parameter]
         if weight.shape[reader.dim] < 2:
@@ -85,12 +88,15 @@ def swapped(small, graph, example):
     return worst
 
 
-def opened(gated, example, right):
-    """How far the outputs move when one closed unit stays open: the most found."""
+def opened(gated, example, right, sites=None, units=8):
+    """How far the outputs move when one closed unit stays open: the most found.
+
+    `sites` and `units` limit how many sites, and units of each, are tried.
+    """
     worst = 0.0
     kept = gated.kept()
-    for site, _ in gated.all_gates():
-        for unit in np.flatnonzero(~kept[site.units])[:8].tolist():
+    for site, _ in list(gated.all_gates())[:sites]:
+        for unit in np.flatnonzero(~kept[site.units])[:units].tolist():
             wrong = copy.deepcopy(gated)
             with torch.no_grad():
                 wrong.gate(site.name).log_var[unit] = -9

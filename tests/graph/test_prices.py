@@ -5,7 +5,7 @@ from torch import nn
 
 from vibnet import attach, measure, penalty, prune
 from vibnet.errors import ConfigError
-from vibnet.graph.prices import PRICES, totals
+from vibnet.graph.prices import PRICES, shares, totals
 from vibnet.graph.probe import analyse
 from vibnet.information import from_authors_code
 from vibnet.zoo import VGG, LeNet5Caffe
@@ -134,6 +134,22 @@ def test_totals_of_a_grouped_convolution_count_each_group():
     small, _ = prune(gated)
     cost = measure(small, example)
     assert totals(gated.graph, gated.kept()) == (cost.weights, cost.macs)
+
+
+def test_shares_are_what_lies_in_rows_and_columns_of_sites():
+    class Summed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(4, 2, bias=False)
+            self.d = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.c(self.d(x) + x + self.b(self.a(x).relu()))
+
+    graph = analyse(Summed(), torch.randn(3, 4))
+    whole, stays = 24 + 24 + 8 + 16, 8 + 16
+    assert shares(graph) == pytest.approx({"weights": 1 - stays / whole, "macs": 1 - stays / whole})
+    assert shares(analyse(nn.Linear(3, 2), torch.zeros(2, 3))) == {"weights": 0.0, "macs": 0.0}
 
 
 def test_a_model_without_units_has_its_own_totals():

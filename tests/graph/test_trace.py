@@ -67,6 +67,26 @@ def test_a_reshape_is_the_same_step_whether_or_not_it_copies():
     assert [c.kind for c in copied.way if c.kind != "transpose"] == [c.kind for c in plain.way]
 
 
+def test_calls_that_no_output_depends_on_are_not_live():
+    def function(x):
+        x.softmax(1)
+        y = x.relu()
+        y[0] = 1.0
+        return y * 2
+
+    trace = capture(Does(function), torch.randn(2, 4))[1]
+    live = {trace.calls[k].op for k in trace.live}
+    assert {"relu", "mul", "select"} <= live
+    assert any(op.endswith("_") for op in live)
+    assert "_softmax" not in live
+
+
+def test_statistics_of_a_norm_are_live_though_its_output_is_not():
+    norm = nn.BatchNorm1d(6)
+    trace = capture(Does(lambda x: (norm(x), x)[1]), torch.randn(2, 4))[0]
+    assert any("batch_norm" in trace.calls[k].op for k in trace.live)
+
+
 def test_a_trace_starts_empty():
     trace = Trace(True, nn.Identity())
     assert trace.way == trace.calls == []

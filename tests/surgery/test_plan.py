@@ -101,7 +101,10 @@ def test_a_field_of_the_wrong_type_is_named(name, value, match):
         Plan.from_json(json.dumps(without_digest(**{name: value})))
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Plan)])
+YOUNGER = {"cuttable", "replace_attention"}
+
+
+@pytest.mark.parametrize("name", sorted({f.name for f in dataclasses.fields(Plan)} - YOUNGER))
 def test_a_missing_field_is_named(name):
     body = without_digest()
     del body[name]
@@ -241,3 +244,18 @@ def test_a_site_without_a_gate_says_why_and_can_be_cut_by_a_plan():
     assert report.difference < 1e-10
     assert report.weights[1] < report.weights[0]
     assert small(X).shape == (3, 2)
+
+
+def test_a_plan_states_what_its_sites_could_give_up_at_most():
+    found = plan(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.randn(3, 4))
+    assert found.cuttable == {"weights": 1.0, "macs": 1.0}
+    assert "100.0 % of the weights, 100.0 % of the macs" in str(found)
+
+
+def test_a_plan_of_before_shares_were_stated_is_read():
+    made = plan(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)), torch.randn(3, 4))
+    body = json.loads(made.to_json())
+    for name in (*YOUNGER, "digest"):
+        del body[name]
+    again = Plan.from_json(json.dumps(body))
+    assert again == dataclasses.replace(made, cuttable={})

@@ -105,7 +105,10 @@ class Labeller:
                 dims[batch][1] = np.arange(1, x.shape[batch] + 1)
             self._known[id(x)] = tuple(dims)
         for self._index, call in enumerate(trace.calls):
-            self._apply(call)
+            if self._index in trace.live:
+                self._apply(call)
+            else:
+                self._pass_by(call)
         for x in trace.outputs:
             for dim in self.dims(x):
                 self.labels.pin(dim, "it is an output of the model")
@@ -140,6 +143,12 @@ class Labeller:
             if call.draws and self.trace is not None and not self.trace.training:
                 for dim in dims:
                     self.labels.pin(dim, f"{call} draws random numbers for it in evaluation")
+
+    def _pass_by(self, call: Call) -> None:
+        """A call that no output depends on: a parameter that it uses is known to be used."""
+        for x in call.given:
+            if (name := self._origin.get(id(x))) is not None:
+                self.used.setdefault(name, set())
 
     def _watch_copies(self, call: Call) -> None:
         """`contiguous` and `reshape` copy or not, depending on sizes: later writes are unsafe.
@@ -200,11 +209,12 @@ class Labeller:
         """The call made just before."""
         return self.trace.calls[self._index - 1] if self.trace and self._index else None
 
-    def split(self) -> Split:
+    def split(self, x: Tensor) -> Split:
         """How the view that is being labelled gives out units; views are counted by trace."""
         trace = len(self.dims_of) - 1
         key = trace, sum(k[0] == trace for k in self.splits)
-        return self.splits.setdefault(key, Split(self.carriers.get(key)))
+        made = Split(self.carriers.get(key), stored=self.origin(x) is not None)
+        return self.splits.setdefault(key, made)
 
     def join(self, a: Array, b: Array, call: Call) -> Array:
         """A dimension that two tensors have in common, as it comes out."""

@@ -33,12 +33,14 @@ class Split:
     """A view that could give the units of one axis to several: which of them carries them.
 
     `carrier` is the axis told to, of the new shape (the last of `axes` unless told); `axes` are
-    those along which the units vary, empty where at most one is; `atoms` are the units.
+    those along which the units vary, empty where at most one is; `atoms` are the units. A view of
+    a `stored` parameter is never an attention's.
     """
 
     carrier: int | None = None
     axes: tuple[int, ...] = ()
     atoms: Array = field(default_factory=lambda: np.arange(0))
+    stored: bool = False
 
 
 class Labels:

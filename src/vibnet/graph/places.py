@@ -43,7 +43,7 @@ class Flow:
         self.maker: dict[int, int] = {}
         self.final = {id(x) for x in trace.outputs}
         for k, call in enumerate(trace.calls):
-            for x in {id(x) for x in call.given}:
+            for x in {id(x) for x in call.given if k in trace.live}:
                 self.users[x].append(k)
             if isinstance(call.out, Tensor):
                 self.maker.setdefault(id(call.out), k)

@@ -57,6 +57,17 @@ def totals(graph: Graph, kept: Mask) -> tuple[int, int]:
     return weights, round(macs)
 
 
+def shares(graph: Graph) -> dict[str, float]:
+    """The shares of weights and multiply-adds in rows or columns that sites can give up.
+
+    Of convolutions and linear layers, from 0 to 1; the most that any cut could save.
+    """
+    all_units = np.ones(graph.total, dtype=np.bool_)
+    names = ("weights", "macs")
+    pairs = zip(names, totals(graph, ~all_units), totals(graph, all_units), strict=True)
+    return {name: 1 - left / whole if whole else 0.0 for name, left, whole in pairs}
+
+
 def _costs(
     site: Site, maps: dict[str, tuple[int, ...]], shares: dict[str, np.ndarray]
 ) -> dict[str, float]:

@@ -27,6 +27,7 @@ from vibnet.graph.rules import TABLE
 from vibnet.graph.shadow import shadow
 from vibnet.graph.sites import NO_REQUEST, Graph, Request, Site, build
 from vibnet.graph.splits import label
+from vibnet.graph.stock import explained
 from vibnet.graph.trace import Call, Trace
 from vibnet.graph.unread import unread
 
@@ -274,13 +275,13 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
     """
     traces = cap.capture(model, example)
     engine = label(traces, batch, whole_numbers(model))
-    graph = build(engine, traces, model)
+    graph = explained(build(engine, traces, model), model)
     graph = replace(without(graph, unread(graph, model, request.ignore)), request=request)
     graph = unstuck(graph)
     if graph.sites:
         probe = Probe(model, engine, traces, graph)
         found = probe.bad()
-        graph = unstuck(without(probe.graph, found))
+        graph = explained(unstuck(without(probe.graph, found)), model)
     return price(nest(graph, engine, traces, model, request), engine, traces)
 
 

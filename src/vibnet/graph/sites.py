@@ -74,16 +74,20 @@ class Nested:
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked of a model: layers whose single features may go, whether its inputs may, and
-    globs on parameters that the example never uses and that will never be used.
+    """What was asked of a model: layers whose single features may go, whether its inputs may,
+    globs on parameters that the example never uses and that will never be used, and whether stock
+    attentions are to be replaced.
     """
 
     features: tuple[str, ...] = ()
     inputs: bool = False
     ignore: tuple[str, ...] = ()
+    attention: bool = False
 
     @staticmethod
-    def of(features: Sequence[str], inputs: bool, ignore: Sequence[str]) -> "Request":
+    def of(
+        features: Sequence[str], inputs: bool, ignore: Sequence[str], attention: bool = False
+    ) -> "Request":
         """A request from lists of names; a single string is one name, not its letters.
 
         Raises:
@@ -93,6 +97,7 @@ class Request:
             tuple(checks.names("features", features)),
             checks.flag("inputs", inputs),
             tuple(checks.names("ignore", ignore)),
+            checks.flag("replace_attention", attention),
         )
 
 

@@ -38,7 +38,7 @@ def _choose(
     carriers: dict[tuple[int, int], int],
 ) -> bool:
     """Choose other carriers where the present ones fail; whether any changed."""
-    split = {key: s for key, s in engine.splits.items() if len(s.axes) > 1}
+    split = {key: s for key, s in engine.splits.items() if len(s.axes) > 1 and not s.stored}
     if not split or not engine.crossed:
         return False
     roots, pins = engine.labels.resolve()

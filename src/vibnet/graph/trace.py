@@ -108,6 +108,22 @@ class Trace:
     state: dict[int, str] = field(default_factory=dict)
     failed: tuple[Exception, Call] | None = None
 
+    @cached_property
+    def live(self) -> set[int]:
+        """The calls that the outputs depend on, by number; of a trace that is complete.
+
+        Not the attention weights that nobody asked for. Writes in place, statistics of batch norms
+        and calls that give no tensor always count.
+        """
+        needed, found = {id(x) for x in self.outputs}, set()
+        for number in reversed(range(len(self.calls))):
+            call = self.calls[number]
+            writes = call.op.endswith("_") or "batch_norm" in call.op or "out" in call.kwargs
+            if writes or not call.results or any(id(x) in needed for x in call.results):
+                found.add(number)
+                needed.update(id(x) for x in call.given)
+        return found
+
     @property
     def way(self) -> list[Call]:
         """The calls that are made whatever the sizes are."""

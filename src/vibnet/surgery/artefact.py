@@ -18,6 +18,7 @@ from vibnet.graph import checks
 from vibnet.graph.cut import select, state_sizes
 from vibnet.graph.numbers import state as state_numbers
 from vibnet.graph.sites import fingerprint
+from vibnet.graph.stock import replace_in, replaceable, with_free_heads
 from vibnet.surgery.plan import Plan, digest
 from vibnet.surgery.prune import Report, report_of, shapes_of
 
@@ -208,21 +209,25 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         plan = Plan.from_json(json.dumps(body["plan"]))
     except PlanError as error:
         raise ArtefactError(f"load: {folder / PLAN}: {error}") from error
-    found = fingerprint(model)
+    attention = plan.request.attention and bool(replaceable(model))
+    whole = with_free_heads(model) if attention else model
+    found = fingerprint(whole)
     if found != plan.source:
         raise ArtefactError(
             f"load: {folder} was cut from another model (hash {plan.source}, this "
             f"{type(model).__name__} has {found}). Pass the model as it was before the cut."
         )
     tensors = _weights(folder, body)
-    selected = [n for n in body["selected"] if type(_linear(model, n)) is nn.Linear]
+    selected = [n for n in body["selected"] if type(_linear(whole, n)) is nn.Linear]
     aliases: dict[str, str] = body["aliases"]
-    buffers = {name for name, _ in model.named_buffers()} & set(body["buffers"])
-    expected = {*model.state_dict(), *buffers, *(f"{name}.index" for name in selected)}
+    buffers = {name for name, _ in whole.named_buffers()} & set(body["buffers"])
+    expected = {*whole.state_dict(), *buffers, *(f"{name}.index" for name in selected)}
     if expected != {*tensors, *aliases} or not set(aliases.values()) <= set(tensors):
         raise ArtefactError(f"load: the weights in {folder} do not have the names of the model's.")
-    _refuse_meta(model, expected)
-    _refuse_numbers(model, body["numbers"])
+    _refuse_meta(whole, expected)
+    _refuse_numbers(whole, body["numbers"])
+    if attention:
+        replace_in(model)
     state = {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
     for name in selected:
         select(_linear(model, name), [])

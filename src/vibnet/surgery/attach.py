@@ -15,6 +15,7 @@ from vibnet.graph import checks
 from vibnet.graph.prices import ABSOLUTE, PRICES, RELATIVE
 from vibnet.graph.probe import analyse
 from vibnet.graph.sites import Request, Site
+from vibnet.graph.stock import ready
 from vibnet.methods import METHODS
 from vibnet.surgery.gated import Gated
 
@@ -57,6 +58,7 @@ def attach(
     multiple: int = 1,
     weights: str | Mapping[str, float | str] = "uniform",
     method: str = "vib",
+    replace_attention: bool = False,
 ) -> Gated:
     """A copy of a model with a gate at every site that can be cut exactly.
 
@@ -75,6 +77,8 @@ def attach(
             units are written on, before pooling; "macs", "params" or "memory", what one unit costs
             at present widths, 1 in the mean; or per site name a number, "width" or "area", 1 where
             not named.
+        replace_attention: put attentions that hold any number of heads in the place of
+            `nn.MultiheadAttention` and of torchvision's shifted windows, so that heads can go.
         method: "vib"; or the paper's foil without noise (eq. 16): "twin-l1" or "twin-rho".
 
     Raises:
@@ -97,7 +101,9 @@ def attach(
     patterns = checks.names("attach: include", include), checks.names("attach: exclude", exclude)
     if method not in METHODS:
         raise ConfigError(f"attach: method must be one of {', '.join(METHODS)}, got {method!r}.")
-    graph = analyse(model, example, Request.of(features, inputs, ignore))
+    request = Request.of(features, inputs, ignore, replace_attention)
+    model = ready(model, request)
+    graph = analyse(model, example, request)
     reasons = [(s, _why_not(s, min_units)) for s in (*graph.pinned, *graph.sites)]
     gateable = [s for s, reason in reasons if not reason]
     chosen = _select(gateable, [r for r in reasons if r[1]], *patterns, model)

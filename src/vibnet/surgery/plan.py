@@ -15,8 +15,10 @@ from vibnet.errors import PlanError
 from vibnet.graph import checks
 from vibnet.graph.constraints import Mask
 from vibnet.graph.nested import nesting
+from vibnet.graph.prices import shares
 from vibnet.graph.probe import analyse
 from vibnet.graph.sites import NO_REQUEST, Graph, Request
+from vibnet.graph.stock import ready
 from vibnet.surgery.gated import Gated
 
 SCHEMA, VERSION = "vibnet.plan", 1
@@ -27,8 +29,10 @@ class Plan:
     """Kept units per site of one model, and why the other sites stay whole.
 
     `kept` maps a site's name to the positions kept, counted from 0 in the order of its units;
-    `ungated` says why a site that can be cut cannot be gated. `features`, `inputs` and `ignore`
-    are what was asked of the model: see `vibnet.attach`.
+    `ungated` says why a site that can be cut cannot be gated. `features`, `inputs`, `ignore` and
+    `replace_attention` are what was asked of the model: see `vibnet.attach`. `cuttable` holds the
+    shares, 0 to 1, of "weights" and "macs" of convolutions and linear layers in rows and columns
+    of sites.
     """
 
     source: str
@@ -42,11 +46,13 @@ class Plan:
     features: tuple[str, ...] = ()
     inputs: bool = False
     ignore: tuple[str, ...] = ()
+    cuttable: dict[str, float] = field(default_factory=dict)
+    replace_attention: bool = False
 
     @property
     def request(self) -> Request:
         """What has to be asked of the model for its sites to be those of the plan."""
-        return Request(self.features, self.inputs, self.ignore)
+        return Request(self.features, self.inputs, self.ignore, self.replace_attention)
 
     def to_json(self) -> str:
         """The plan as JSON, with schema, version and a digest of its content."""
@@ -82,6 +88,7 @@ class Plan:
                 "the plan was altered after it was written: its digest does not fit. If that was "
                 "meant, take the digest out of it."
             )
+        body = {"cuttable": {}, "replace_attention": False, **body}  # younger than version 1
         if wrong := checks.misfits(body, _KINDS):
             raise PlanError(f"this plan has wrong fields: {wrong}. Write it again.")
         for name in ("writers", "readers"):
@@ -99,6 +106,9 @@ class Plan:
             if reason := self.ungated.get(name):
                 lines.append(f"{'':24} has no gate: {reason}")
         lines += [f"{name:24}  whole: {reason}" for name, reason in self.pinned.items()]
+        if self.cuttable:
+            told = ", ".join(f"{100 * v:.1f} % of the {k}" for k, v in self.cuttable.items())
+            lines.append(f"in rows and columns of these sites: {told}")
         if self.unused:
             lines.append(f"never used by the example: {', '.join(self.unused)}")
         return "\n".join(lines)
@@ -126,6 +136,8 @@ def of_graph(graph: Graph, kept: Mask) -> Plan:
         graph.request.features,
         graph.request.inputs,
         graph.request.ignore,
+        shares(graph),
+        graph.request.attention,
     )
 
 
@@ -136,6 +148,7 @@ def plan(
     inputs: bool = False,
     features: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    replace_attention: bool = False,
 ) -> Plan:
     """What `prune` would cut: of a gated model as trained, of a plain one everything whole.
 
@@ -145,6 +158,7 @@ def plan(
         inputs: as in `vibnet.attach`; for a plain module.
         features: as in `vibnet.attach`; for a plain module.
         ignore: as in `vibnet.attach`; for a plain module.
+        replace_attention: as in `vibnet.attach`; for a plain module.
 
     Raises:
         ConfigError: no module, or an argument of the wrong type.
@@ -153,23 +167,23 @@ def plan(
         NoSitesError: single features or inputs cannot be cut where asked.
     """
     checks.module("plan", model)
-    asked = Request.of(features, inputs, ignore)
+    asked = Request.of(features, inputs, ignore, replace_attention)
     if isinstance(model, Gated):
         if asked != NO_REQUEST:
             raise PlanError("plan: inputs, features and ignore are those that attach was given.")
         return of_graph(model.graph, model.kept())
     if example is None:
         raise PlanError("plan: a model without gates needs an example: plan(model, example).")
-    graph = analyse(model, example, asked)
+    graph = analyse(ready(model, asked), example, asked)
     return of_graph(graph, np.ones(graph.total, dtype=np.bool_))
 
 
-def check(wanted: object, source: str) -> None:
+def check(wanted: object, source: str | None = None) -> None:
     """Refuse what is no plan of a model.
 
     Args:
         wanted: anything.
-        source: the hash of the model.
+        source: the hash of the model, where it is known.
 
     Raises:
         PlanError: no plan, a plan with fields of another type, or one of another model.
@@ -181,7 +195,7 @@ def check(wanted: object, source: str) -> None:
         )
     if wrong := checks.misfits(vars(wanted), _KINDS):
         raise PlanError(f"the plan has wrong fields: {wrong}. Make it again.")
-    if wanted.source != source:
+    if source is not None and wanted.source != source:
         raise PlanError(
             f"the plan was made for another model, or for this one before it was cut (hash "
             f"{wanted.source}, this model has {source}). Make a plan of this model."

@@ -19,7 +19,8 @@ from vibnet.graph.numbers import counts
 from vibnet.graph.probe import analyse
 from vibnet.graph.restrict import restrict
 from vibnet.graph.sites import Graph, fingerprint
-from vibnet.layers import SelectedLinear
+from vibnet.graph.stock import ready
+from vibnet.layers import Attention, SelectedLinear, WindowAttention
 from vibnet.surgery import plan as planning
 from vibnet.surgery.fold import fold
 from vibnet.surgery.gated import Gated
@@ -45,6 +46,7 @@ class Report:
         selected: linear layers that now pick their features by index, with how many.
         shapes: of every parameter and buffer of the small model's state.
         numbers: attributes of modules that count units (heads, split sizes), with their values.
+        replaced: attentions that took a stock one's place.
     """
 
     plan: Plan
@@ -57,6 +59,7 @@ class Report:
     selected: dict[str, int] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
+    replaced: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         before, after = self.weights
@@ -66,6 +69,8 @@ class Report:
         head = "every unit is open: an equal copy" if self.unchanged else "cut"
         lines = [f"{head}: {before} -> {after} parameters, {moved}"]
         lines += [f"{k} picks its {n} features by index" for k, n in self.selected.items()]
+        if self.replaced:
+            lines.append(f"attentions of any number of heads: {', '.join(self.replaced)}")
         if self.numbers:
             lines.append(f"set: {', '.join(f'{k} = {n}' for k, n in self.numbers.items())}")
         return "\n".join([*lines, str(self.plan)])
@@ -131,8 +136,10 @@ def prune(
         graph = gated.graph
         kept = gated.kept() if plan is None else planning.mask(graph, plan)
     elif plan is not None:
-        planning.check(plan, fingerprint(model))
-        graph = analyse(model, example, plan.request)
+        planning.check(plan)
+        inner = ready(model, plan.request)
+        planning.check(plan, fingerprint(inner))
+        graph = analyse(inner, example, plan.request)
         kept = planning.mask(graph, plan)
     else:
         raise PlanError("prune: a model without gates needs a plan. Make one with vibnet.plan.")
@@ -150,15 +157,28 @@ def prune(
         reference = model if plan is None else inner
         gap = compare(reference, inner, small, graph, kept, multipliers, example)
     count = tuple(sum(p.numel() for p in m.parameters()) for m in (inner, small))
+    report = _report(small, graph, kept, tensors, (count[0], count[1]), gap)
+    _REPORTS[small] = report
+    return small, report
+
+
+def _report(
+    small: nn.Module,
+    graph: Graph,
+    kept: Mask,
+    tensors: dict[str, list[list[int]]],
+    count: tuple[int, int],
+    gap: float | None,
+) -> Report:
     made = planning.of_graph(graph, kept)
     widths = {
         name: int(np.where(units < 0, True, kept[units]).sum())
         for name, units in graph.widths.items()
     }
-    report = Report(
+    return Report(
         made,
         tensors,
-        (count[0], count[1]),
+        count,
         gap,
         bool(kept.all()),
         frozenset(graph.depthwise),
@@ -166,9 +186,8 @@ def prune(
         {k: m.in_features for k, m in small.named_modules() if isinstance(m, SelectedLinear)},
         shapes_of(small),
         counts(graph.numbers, kept),
+        tuple(k for k, m in small.named_modules() if isinstance(m, (Attention, WindowAttention))),
     )
-    _REPORTS[small] = report
-    return small, report
 
 
 def _try_out(model: nn.Module, example: Any) -> None:

@@ -57,6 +57,7 @@ LAYERS = {
     "reflection pad": (nn.ReflectionPad2d(1), 2),
     "depthwise": (nn.Conv2d(8, 8, 3, groups=8), 2),
     "depthwise transposed": (nn.ConvTranspose2d(8, 8, 3, groups=8), 2),
+    "spatial norm": (lambda x: F.normalize(x, dim=2), 2),
     "spatial mean": (lambda x: x.mean((2, 3), keepdim=True), 2),
     "spatial softmax": (lambda x: x.softmax(3), 2),
     "spatial cumsum": (lambda x: x.cumsum(2), 2),
@@ -128,6 +129,7 @@ PINNED = {
     "softmax": (lambda x: x.softmax(1), "_softmax in step.*mixes it without a weight"),
     "cumsum": (cumulated, "cumsum in step.*mixes it without a weight"),
     "mean": (lambda x: x - x.mean(1, keepdim=True), "mean in step.*mixes it without a weight"),
+    "a norm": (lambda x: F.normalize(x, dim=1), "linalg_vector_norm in step.*mixes it"),
     "sum of all": (lambda x: x / x.sum(), "sum in step.*mixes it without a weight"),
     "maximum": (lambda x: x - x.amax(1, keepdim=True), "amax in step.*mixes it"),
     "layer norm": (

@@ -23,7 +23,8 @@ _BY_RULE: dict[Rule, str] = {
     "reflection_pad3d replication_pad1d replication_pad2d replication_pad3d upsample_nearest1d "
     "upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
     "upsample_trilinear3d upsample_bicubic2d _upsample_nearest_exact2d",
-    compute.reduction: "mean sum amax amin max min prod var std argmax argmin any all logsumexp",
+    compute.reduction: "linalg_vector_norm norm mean sum amax amin max min prod var std argmax "
+    "argmin any all logsumexp",
     compute.softmax: "_softmax _safe_softmax _log_softmax cumsum cumprod",
     compute.factory: "zeros ones full empty rand randn new_zeros new_ones new_full new_empty "
     "scalar_tensor",

@@ -170,7 +170,8 @@ def spatial(engine: Labeller, call: Call) -> Any:
 
 
 def _axes(call: Call, x: Tensor) -> list[int]:
-    given = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim")
+    place = 2 if call.op in ("linalg_vector_norm", "norm") else 1  # after the order of the norm
+    given = call.args[place] if len(call.args) > place else call.kwargs.get("dim")
     axes = [given] if isinstance(given, int) else given
     if not isinstance(axes, (list, tuple)) or not axes:
         return list(range(x.ndim))

@@ -17,7 +17,7 @@ def reshape(engine: Labeller, call: Call) -> Dims:
     x = call.args[0]
     reason = f"{call} flattens it with another axis of units"
     dims = engine.dims(x)
-    out = lab.view(dims, tuple(call.out.shape), engine.labels, reason, engine.split())
+    out = lab.view(dims, tuple(call.out.shape), engine.labels, reason, engine.split(x))
     engine.derive(x, call.out)
     return out
 

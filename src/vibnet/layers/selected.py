@@ -1,4 +1,4 @@
-"""Small modules that a pruned model may hold beside the caller's own: only where asked for."""
+"""A linear layer that picks the features it reads."""
 
 import torch
 import torch.nn.functional as F

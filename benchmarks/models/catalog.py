@@ -1,0 +1,255 @@
+"""The models of the survey: name -> a factory with random weights, and an example.
+
+torchvision beside a torch without CUDA needs two operator schemas declared before it is imported;
+`torchvision_schemas` does that.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model by name.
+
+    Attributes:
+        make: gives the model, weights random, in eval mode.
+        example: gives what it is called with, for a number of examples.
+        kind: the table that it stands in.
+        owns_attention: whether heads can be cut, so that the transformers' limit holds for it.
+    """
+
+    make: Callable[[], nn.Module]
+    example: Callable[[int], Any]
+    kind: str
+    owns_attention: bool = False
+
+
+@functools.cache
+def torchvision_schemas() -> list[torch.library.Library]:
+    """Declare the operators that torchvision's Python part expects of its compiled part."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in (
+        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    ):
+        with contextlib.suppress(RuntimeError):  # the compiled part is there and has declared it
+            library.define(schema)
+    return [library]  # kept: a library that is collected takes its schemas along
+
+
+def _images(size: int = 224) -> Callable[[int], Any]:
+    return lambda n: torch.randn(n, 3, size, size)
+
+
+def _tokens(vocabulary: int, length: int = 32) -> Callable[[int], Any]:
+    return lambda n: {"input_ids": torch.randint(0, vocabulary, (n, length))}
+
+
+def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        torchvision_schemas()
+        import torchvision
+
+        return torchvision.models.get_model(name, weights=None, **options).eval()
+
+    return make
+
+
+def _segmentation(name: str) -> Callable[[], nn.Module]:
+    return _torchvision(name, weights_backbone=None, num_classes=21)
+
+
+def _timm(name: str) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        torchvision_schemas()
+        import timm
+
+        return timm.create_model(name, pretrained=False).eval()
+
+    return make
+
+
+def _transformers(model: str, config: str, **options: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        torchvision_schemas()
+        import transformers
+
+        made = getattr(transformers, config)(**options)
+        return getattr(transformers, model)(made).eval()
+
+    return make
+
+
+def _whisper() -> nn.Module:
+    make = _transformers(
+        "WhisperModel",
+        "WhisperConfig",
+        vocab_size=1000,
+        d_model=256,
+        encoder_layers=3,
+        decoder_layers=1,
+        encoder_attention_heads=8,
+        decoder_attention_heads=8,
+        encoder_ffn_dim=1024,
+        decoder_ffn_dim=1024,
+        max_source_positions=100,
+        max_target_positions=50,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    encoder: nn.Module = make().encoder
+    return encoder
+
+
+_CNNS = (
+    *("resnet18", "resnet50", "resnext50_32x4d", "vgg16_bn", "densenet121", "mobilenet_v2"),
+    *("mobilenet_v3_large", "efficientnet_b0", "googlenet", "shufflenet_v2_x1_0"),
+    *("squeezenet1_1", "regnet_y_400mf", "mnasnet1_0"),
+)
+_TORCHVISION = {
+    **{name: Entry(_torchvision(name), _images(), "torchvision") for name in _CNNS},
+    "inception_v3": Entry(
+        _torchvision("inception_v3", init_weights=False), _images(299), "torchvision"
+    ),
+    "convnext_tiny": Entry(_torchvision("convnext_tiny"), _images(), "torchvision"),
+    "vit_b_16": Entry(_torchvision("vit_b_16"), _images(), "torchvision"),
+    "swin_t": Entry(_torchvision("swin_t"), _images(), "torchvision"),
+}
+
+_BERT = {
+    "vocab_size": 1000,
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "intermediate_size": 1024,
+}
+_LLAMA = {
+    "vocab_size": 1000,
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "intermediate_size": 688,
+    "use_cache": False,
+}
+_HF = {
+    "hf_bert": Entry(
+        _transformers("BertModel", "BertConfig", **_BERT), _tokens(1000), "transformers", True
+    ),
+    "hf_gpt2": Entry(
+        _transformers(
+            "GPT2Model",
+            "GPT2Config",
+            vocab_size=1000,
+            n_embd=256,
+            n_layer=4,
+            n_head=8,
+            use_cache=False,
+        ),
+        _tokens(1000),
+        "transformers",
+        True,
+    ),
+    "hf_llama": Entry(
+        _transformers("LlamaModel", "LlamaConfig", **_LLAMA, num_key_value_heads=8),
+        _tokens(1000),
+        "transformers",
+        True,
+    ),
+    "hf_llama_gqa": Entry(
+        _transformers("LlamaModel", "LlamaConfig", **_LLAMA, num_key_value_heads=2),
+        _tokens(1000),
+        "transformers",
+        True,
+    ),
+    "hf_llama_lm": Entry(
+        _transformers(
+            "LlamaForCausalLM",
+            "LlamaConfig",
+            **_LLAMA,
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+        ),
+        _tokens(1000),
+        "transformers",
+        True,
+    ),
+    "hf_qwen3": Entry(
+        _transformers("Qwen3Model", "Qwen3Config", **_LLAMA, num_key_value_heads=4, head_dim=32),
+        _tokens(1000),
+        "transformers",
+        True,
+    ),
+    "hf_gemma2": Entry(
+        _transformers("Gemma2Model", "Gemma2Config", **_LLAMA, num_key_value_heads=4, head_dim=32),
+        _tokens(1000),
+        "transformers",
+        True,
+    ),
+    "hf_t5": Entry(
+        _transformers(
+            "T5Model",
+            "T5Config",
+            vocab_size=1000,
+            d_model=256,
+            d_kv=32,
+            d_ff=1024,
+            num_layers=3,
+            num_heads=8,
+            use_cache=False,
+        ),
+        lambda n: {
+            "input_ids": torch.randint(0, 1000, (n, 24)),
+            "decoder_input_ids": torch.randint(0, 1000, (n, 16)),
+        },
+        "transformers",
+        True,
+    ),
+    "hf_vit": Entry(
+        _transformers(
+            "ViTModel",
+            "ViTConfig",
+            hidden_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=8,
+            intermediate_size=1024,
+            image_size=64,
+            patch_size=8,
+        ),
+        _images(64),
+        "transformers",
+        True,
+    ),
+    "hf_swin": Entry(
+        _transformers(
+            "SwinModel",
+            "SwinConfig",
+            image_size=64,
+            patch_size=4,
+            embed_dim=48,
+            depths=[2, 2],
+            num_heads=[3, 6],
+            window_size=4,
+        ),
+        _images(64),
+        "transformers",
+        True,
+    ),
+    "hf_whisper_encoder": Entry(
+        _whisper,
+        lambda n: torch.randn(n, 80, 200),
+        "transformers",
+        True,
+    ),
+}
+
+
+MODELS: dict[str, Entry] = {**_TORCHVISION, **_HF}

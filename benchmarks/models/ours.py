@@ -1,0 +1,108 @@
+"""What vibnet makes of a model: shares, times, law 1 with its liveness numbers, costs, ONNX."""
+
+import copy
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from catalog import Entry
+from torch import nn
+from torch.utils._pytree import tree_map
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+from laws import close_units, opened, swapped
+from liveliness import another, lively, liveness
+
+import vibnet
+from vibnet.cost.time import latency
+from vibnet.errors import NoSitesError
+from vibnet.export import to_onnx
+from vibnet.surgery.verify import answers, difference
+
+SHARE, READERS = 0.5, 3
+
+
+def timed(results: dict[str, Any], name: str, work: Any) -> Any:
+    """The value of a call; its seconds stand in the results."""
+    start = time.perf_counter()
+    value = work()
+    results[name] = time.perf_counter() - start
+    return value
+
+
+def measure(entry: Entry, quick: bool = False) -> dict[str, Any]:
+    """All figures of one model; `quick` leaves out latencies and ONNX."""
+    torch.manual_seed(0)
+    model, example = entry.make(), entry.example(2)
+    out: dict[str, Any] = {"seconds": {}}
+    plan = timed(out["seconds"], "plan", lambda: vibnet.plan(model, example))
+    out |= {
+        "sites": len(plan.kept),
+        "units": sum(plan.sizes.values()),
+        "cuttable": plan.cuttable,
+        "ungated": plan.ungated,
+        "pinned": plan.pinned,
+    }
+    try:
+        gated = timed(out["seconds"], "attach", lambda: vibnet.attach(model, example))
+    except NoSitesError as error:
+        return out | {"refused": str(error)}
+    close_units(gated, SHARE, 0)
+    gated.eval()
+    small, _ = timed(out["seconds"], "prune", lambda: vibnet.prune(gated, verify=False))
+    out["before"], out["after"] = (costs(m, example) for m in (model, small))
+    out["law"] = law(entry)
+    if not quick:
+        out["latency"] = {
+            str(n): [latency(m, example, n) for m in (model, small)] for n in (1, 32)
+        }
+        out["onnx"] = onnx(small, example)
+    return out
+
+
+def costs(model: nn.Module, example: Any) -> dict[str, int]:
+    """Weights and multiply-adds."""
+    cost = vibnet.measure(model, example)
+    return {"parameters": cost.parameters, "macs": cost.macs, "attention": cost.attention_macs}
+
+
+def law(entry: Entry) -> dict[str, float]:
+    """Law 1 at half of all gated units closed at random; fewer where the network would be dead.
+
+    The outputs of two examples, before and after closing, are `live` apart; `swapped` columns and
+    an `opened` unit move them, tried on a few readers and sites; `difference` is what must be 0.
+    """
+    torch.manual_seed(0)
+    model = entry.make()
+    example = tree_map(lambda x: x.double() if x.is_floating_point() else x, entry.example(2))
+    lively(model, example, 0)
+    gated, other = vibnet.attach(model, example), another(example, 1)
+    out = {"live_before": liveness(model, example, other)}
+    for share in (SHARE, 0.25, 0.1):
+        close_units(gated, share, 0)
+        gated.eval()
+        out |= {"closed": share, "live": liveness(gated, example, other)}
+        if out["live"] >= 1e-3:
+            break
+    small, _ = vibnet.prune(gated, verify=False)
+    reference = answers(gated, other, torch.float64)
+    out["difference"] = difference(reference, answers(small, other, torch.float64))
+    out["swapped"] = swapped(small, gated.graph, other, READERS)
+    out["opened"] = opened(gated, other, reference, READERS, 1)
+    return out
+
+
+def onnx(small: nn.Module, example: Any) -> dict[str, Any]:
+    """How far onnxruntime's answers are from PyTorch's, or why there is no file."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return {
+                "difference": to_onnx(
+                    copy.deepcopy(small), example, Path(folder) / "m.onnx"
+                ).difference
+            }
+        except Exception as error:
+            return {"refused": f"{type(error).__name__}: {str(error)[:300]}"}

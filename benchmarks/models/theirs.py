@@ -1,0 +1,125 @@
+"""What Torch-Pruning makes of a model without hints: verdict, times, costs.
+
+The verdict compares the pruned model with a copy in which every slice that went is zero.
+"""
+
+import copy
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_pruning
+from catalog import Entry
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+from liveliness import call, lively, tensors
+
+EXACT, RATIO = 1e-9, 0.5
+
+
+def measure(entry: Entry) -> dict[str, Any]:
+    """The verdict on one model: exact, differs, no-op, or where it fails."""
+    torch.manual_seed(0)
+    model, example = entry.make(), entry.example(2)
+    lively(model, example, 0)
+    model.float()
+    masked = copy.deepcopy(model)
+    out: dict[str, Any] = {"seconds": {}, "stage": "trace"}
+    start = time.perf_counter()
+    try:
+        pruner = torch_pruning.pruner.BasePruner(
+            model,
+            example,
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=RATIO,
+            ignored_layers=_last(model, example),
+        )
+        out["seconds"]["attach"] = time.perf_counter() - start
+        out["stage"] = "prune"
+        start = time.perf_counter()
+        zero = _Zeros(model, masked, pruner)
+        for group in pruner.step(interactive=True):
+            zero.note(group)
+            group.prune()
+        out["seconds"]["prune"] = time.perf_counter() - start
+        out["stage"] = "forward"
+        before, after = (sum(p.numel() for p in m.parameters()) for m in (masked, model))
+        zero.apply()
+        with torch.no_grad():
+            wanted = [x.clone() for x in tensors(call(masked.double().eval(), example))]
+            found = tensors(call(model.double().eval(), example))
+        if [x.shape for x in wanted] != [x.shape for x in found]:
+            return out | {"verdict": "differs (outputs of another shape)"}
+        scale = max(float(x.abs().max()) for x in wanted)
+        gap = max(float((a - b).abs().max()) for a, b in zip(wanted, found, strict=True)) / scale
+    except Exception as error:
+        return out | {
+            "verdict": f"fails ({out['stage']})",
+            "error": f"{type(error).__name__}: {str(error)[:200]}",
+        }
+    verdict = "exact" if gap < EXACT else "differs"
+    return out | {
+        "verdict": "no-op" if before == after else verdict,
+        "difference": gap,
+        "parameters": [before, after],
+    }
+
+
+def _last(model: nn.Module, example: Any) -> list[nn.Module]:
+    """The layers whose own output is an output of the model: a person would name these."""
+    made: dict[int, nn.Module] = {}
+    hooks = [
+        m.register_forward_hook(
+            lambda m, _, y: made.update({id(y): m}) if isinstance(y, torch.Tensor) else None
+        )
+        for m in model.modules()
+        if not list(m.children())
+    ]
+    with torch.no_grad():
+        output = call(model, example)
+    for hook in hooks:
+        hook.remove()
+    tree = output.to_tuple() if hasattr(output, "to_tuple") else output
+    return [made[id(x)] for x in tree_leaves(tree) if id(x) in made]
+
+
+class _Zeros:
+    """Remembers which slices of the whole model go, and sets them to zero in a copy of it."""
+
+    def __init__(self, model: nn.Module, masked: nn.Module, pruner: Any) -> None:
+        self.names = {m: name for name, m in model.named_modules()}
+        self.masked, self.graph = masked, pruner.DG
+        self.gone: dict[str, set[int]] = {}
+        self.left: dict[str, list[int]] = {}
+
+    def note(self, group: Any) -> None:
+        """The output slices that a group takes away, by their first positions."""
+        for dependency, indices in group:
+            layer = dependency.target.module
+            name = self.names.get(layer)
+            if name is None or not self.graph.is_out_channel_pruning_fn(dependency.handler):
+                continue
+            width = self.graph.get_out_channels(layer)
+            left = self.left.setdefault(name, list(range(width)))
+            taken = {left[i] for i in indices if i < len(left)}
+            self.gone.setdefault(name, set()).update(taken)
+            self.left[name] = [k for k in left if k not in taken]
+
+    def apply(self) -> None:
+        """Set them to zero: rows of weights, and biases."""
+        for name, taken in self.gone.items():
+            layer = self.masked.get_submodule(name)
+            rows = torch.tensor(sorted(taken))
+            for leaf in ("weight", "bias"):
+                value = getattr(layer, leaf, None)
+                if isinstance(value, torch.Tensor):
+                    axis = 1 if _columns_are_outputs(layer) and value.ndim > 1 else 0
+                    value.data.index_fill_(axis, rows[rows < value.shape[axis]], 0.0)
+
+
+def _columns_are_outputs(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.conv._ConvTransposeNd | nn.Embedding)

@@ -1,0 +1,108 @@
+"""Attention modules that cannot hold fewer heads: why their heads stay, and what can replace them.
+
+`nn.MultiheadAttention` wants its width to be the number of heads times their size; torchvision's
+shifted-window attention divides the width of its input by the number of heads.
+"""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from vibnet.errors import NoSitesError
+from vibnet.graph.sites import Graph, Request
+from vibnet.layers import Attention, WindowAttention
+
+WINDOWS = {"ShiftedWindowAttention", "ShiftedWindowAttentionV2"}
+
+
+def _is_window(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind.__name__ in WINDOWS and kind.__module__.startswith("torchvision.")
+
+
+def _found(model: nn.Module) -> dict[str, nn.Module]:
+    """The stock attentions of a model, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) is nn.MultiheadAttention or _is_window(module)
+    }
+
+
+def _odd(module: nn.Module) -> str:
+    """What an attention does that its replacement does not, empty if nothing."""
+    if not isinstance(module, nn.MultiheadAttention):
+        return ""
+    if module.bias_k is not None or module.add_zero_attn:
+        return "it adds a key and a value of its own (add_bias_kv or add_zero_attn)"
+    return ""
+
+
+def explained(graph: Graph, model: nn.Module) -> Graph:
+    """A graph whose pinned heads of stock attentions say why, and what a person can do."""
+    found = _found(model)
+    if not found:
+        return graph
+    pinned = []
+    for site in graph.pinned:
+        owners = (w.removesuffix(".qkv") for w in site.writers)
+        if owner := next((name for name in owners if name in found), ""):
+            kind = type(found[owner]).__name__
+            odd = _odd(found[owner])
+            what = f"which is not possible here: {odd}" if odd else "as replace_attention=True does"
+            why = (
+                f"{owner} is a {kind}, which cannot hold fewer heads than its width has for their "
+                f"size. Put an attention that can in its place, {what}"
+            )
+            pinned.append(replace(site, reason=why))
+        else:
+            pinned.append(site)
+    return replace(graph, pinned=pinned)
+
+
+def replaceable(model: nn.Module) -> list[str]:
+    """The names of stock attentions that can be replaced."""
+    return [name for name, module in _found(model).items() if name and not _odd(module)]
+
+
+def with_free_heads(model: nn.Module) -> nn.Module:
+    """A copy of a model with every stock attention that can be replaced by one of any heads.
+
+    It shares the parameters and buffers that stay as they are.
+
+    Raises:
+        NoSitesError: it has none.
+    """
+    if not replaceable(model):
+        odd = [f"{name}: {_odd(module)}" for name, module in _found(model).items()]
+        raise NoSitesError(
+            f"replace_attention: {type(model).__name__} holds no nn.MultiheadAttention and no "
+            f"shifted-window attention of torchvision that can be replaced "
+            f"({'; '.join(odd) or 'it has neither'}). Leave it out."
+        )
+    shared: dict[int, Any] = {id(v): v for v in (*model.parameters(), *model.buffers())}
+    copied = copy.deepcopy(model, shared)
+    replace_in(copied)
+    return copied
+
+
+def ready(model: nn.Module, request: Request) -> nn.Module:
+    """The model that a request is about: itself, or a copy with its attentions replaced."""
+    return with_free_heads(model) if request.attention else model
+
+
+def replace_in(model: nn.Module) -> None:
+    """Replace the stock attentions of a model in place."""
+    names = replaceable(model)
+    done: dict[int, nn.Module] = {}
+    for owner in list(model.modules()):
+        for leaf, child in list(owner._modules.items()):
+            if type(child) is nn.MultiheadAttention and not _odd(child):
+                if id(child) not in done:
+                    done[id(child)] = Attention.of(child)
+                owner._modules[leaf] = done[id(child)]
+    for module in [model.get_submodule(name) for name in names]:
+        if _is_window(module):
+            WindowAttention.of(module)
