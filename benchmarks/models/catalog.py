@@ -252,4 +252,21 @@ _HF = {
 }
 
 
-MODELS: dict[str, Entry] = {**_TORCHVISION, **_HF}
+_TIMM_NAMES = (
+    "resnet18 resnetv2_50 seresnet50 ecaresnet26t skresnet18 res2net50_26w_4s resnest14d "
+    "regnetx_002 regnety_002 densenet121 vgg11_bn mobilenetv1_100 mobilenetv2_100 "
+    "mobilenetv3_small_100 mobilenetv4_conv_small efficientnet_b0 efficientnet_lite0 "
+    "tf_efficientnetv2_b0 mixnet_s mnasnet_100 fbnetc_100 ghostnet_100 lcnet_050 tinynet_e "
+    "rexnet_100 dla34 hrnet_w18_small inception_v4 xception41 repvgg_a0 cspresnet50 darknet53 "
+    "ese_vovnet19b_dw convnext_atto convnextv2_atto vit_tiny_patch16_224 deit_tiny_patch16_224 "
+    "cait_xxs24_224 swin_tiny_patch4_window7_224 mixer_s32_224 resmlp_12_224 gmlp_s16_224 "
+    "poolformer_s12 pit_ti_224 pvt_v2_b0 twins_pcpvt_small coat_lite_tiny levit_128s "
+    "edgenext_xx_small mobilevit_xxs eva02_tiny_patch14_224 xcit_nano_12_p16_224 visformer_tiny "
+    "focalnet_tiny_srf efficientformer_l1 fastvit_t8 davit_tiny hiera_tiny_224 "
+)
+_TIMM = {
+    f"timm_{name}": Entry(_timm(name), _images(299 if "inception" in name else 224), "timm")
+    for name in _TIMM_NAMES.split()
+}
+
+MODELS: dict[str, Entry] = {**_TORCHVISION, **_HF, **_TIMM}

@@ -56,9 +56,7 @@ def measure(entry: Entry, quick: bool = False) -> dict[str, Any]:
     out["before"], out["after"] = (costs(m, example) for m in (model, small))
     out["law"] = law(entry)
     if not quick:
-        out["latency"] = {
-            str(n): [latency(m, example, n) for m in (model, small)] for n in (1, 32)
-        }
+        out["latency"] = {str(n): [latency(m, example, n) for m in (model, small)] for n in (1, 32)}
         out["onnx"] = onnx(small, example)
     return out
 

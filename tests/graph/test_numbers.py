@@ -147,3 +147,23 @@ def test_an_equal_number_that_counts_nothing_stays():
     small, report = prune(gated.eval())
     assert (small[0].heads, small[0].window) == (3, 4)
     assert "0.window" not in report.numbers
+
+
+def test_a_number_of_both_parts_of_a_split_follows():
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.width = 8
+            self.a, self.b, self.c = nn.Linear(5, 8), nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            left, right = self.a(x).split(self.width // 2, dim=1)
+            return self.b(left) + self.c(right)
+
+    model, example = nn.Sequential(Halves(), nn.Linear(3, 2)), torch.randn(6, 5)
+    gated = attach(model, example)
+    with torch.no_grad():
+        gated.gate("0.a").log_var[[0, 5]] = 5
+    small, report = prune(gated.eval())
+    assert small[0].width == small[0].a.out_features == 6
+    assert report.numbers == {"0.width": 6}

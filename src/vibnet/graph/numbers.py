@@ -59,9 +59,10 @@ def _integers(module: nn.Module) -> dict[str, int]:
 
 
 def _axes(engine: Labeller, number: int, call: Call, units: Array) -> list[Array]:
-    """The units along every axis that a call gives, where there are any."""
-    dims = engine.dims_of[number].get(id(call.results[0]), ()) if call.results else ()
-    held = (units[dim[0]] for dim in dims)
+    """The units along every axis that a call gives, or takes apart, where there are any."""
+    known = engine.dims_of[number]
+    both = (*call.results[:1], *call.given[:1])
+    held = (units[dim[0]] for x in both for dim in known.get(id(x), ()))
     return [axis for axis in held if (axis >= 0).any()]
 
 

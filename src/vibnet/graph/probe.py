@@ -156,9 +156,10 @@ class Probe:
             found = candidates(engine, self.traces, self.replay.units, self.model, why.call)
             found = {key: units for key, units in found.items() if key not in before}
             names = list(dict.fromkeys(attribute for _, attribute in found))
-            trials = [[name] for name in names] + ([names] if len(names) > 1 else [])
             best: tuple[float, Complaint | None, Numbers] = why.step, why, before
-            for chosen in trials:
+            for chosen in [*([name] for name in names), names][: len(names) + (len(names) > 1)]:
+                if len(chosen) > 1 and best[1] is not why:
+                    break  # one alone has helped
                 mine = {key: units for key, units in found.items() if key[1] in chosen}
                 self.graph = replace(self.graph, numbers=before | mine)
                 after = self.complaint(self.graph.sites)

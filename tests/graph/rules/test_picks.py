@@ -1,5 +1,6 @@
 import pytest
 import torch
+from laws import law_one
 from torch import nn
 
 from vibnet.graph.probe import analyse
@@ -69,3 +70,37 @@ def test_units_picked_in_any_other_way_are_pinned(name):
     assert graph.sites == []
     assert graph.total == 0
     assert any(why in s.reason for s in graph.pinned), [s.reason for s in graph.pinned]
+
+
+class Biased(nn.Module):
+    """Attention with a learned bias for every head and distance, looked up by a grid of numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 12) for _ in range(3))
+        self.o = nn.Linear(12, 8)
+        self.bias = nn.Parameter(torch.randn(3, 9))
+        place = torch.arange(5)
+        self.register_buffer("grid", place[:, None] - place[None] + 4, persistent=False)
+
+    def forward(self, x):
+        q, k, v = (f(x).view(*x.shape[:2], -1, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+        scores = q @ k.transpose(2, 3) + self.bias[:, self.grid]
+        h = scores.softmax(-1) @ v
+        return self.o(h.transpose(1, 2).flatten(2))
+
+
+def test_a_grid_of_numbers_pins_the_axis_it_picks_from_only():
+    tokens = torch.randn(2, 5, 8)
+    graph = analyse(Biased(), tokens)
+    assert [(s.name, s.size) for s in graph.sites] == [("q", 3)]
+    assert graph.parameters["bias"][0].tolist() == [0, 1, 2]
+    assert (graph.parameters["bias"][1] < 0).all()
+    assert law_one(Biased(), tokens) is not None
+
+
+def test_a_mask_of_positions_pins_everything():
+    graph = analyse(
+        Order(lambda x, _: x[x > 0].reshape(1, -1, 1, 1)[:, :4]), torch.randn(2, 3, 6, 6)
+    )
+    assert graph.sites == []

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from vibnet.graph.labeller import Dims, Labeller
@@ -108,9 +109,9 @@ def index(engine: Labeller, call: Call) -> Dims | None:
         return (*dims[: picked[0]], found, *dims[picked[0] + 1 :])
     for k in picked:
         engine.labels.pin(dims[k], f"{call} picks positions by number")
-    if len(picked) == 1 and places[picked[0]].ndim == 1:
+    if len(picked) == 1 and places[picked[0]].dtype != torch.bool:
         k = picked[0]
-        return (*dims[:k], plain(call.out.shape[k]), *dims[k + 1 :])
+        return (*dims[:k], *(plain(n) for n in places[k].shape), *dims[k + 1 :])
     for dim in dims:
         engine.labels.pin(dim, f"{call} picks positions by number")
     return None
