@@ -13,6 +13,7 @@ import os
 import random
 from dataclasses import dataclass
 
+import random_steps_attention as attention
 import random_steps_layers as layers
 import random_steps_places as places
 import random_steps_shapes as shapes
@@ -26,7 +27,7 @@ from torch import nn
 __all__ = ["CONSTRUCTS", "FUZZ_EXAMPLES", "Spec", "build", "random_networks", "random_spec"]
 
 FUZZ_EXAMPLES = int(os.environ.get("VIBNET_FUZZ", "50"))
-STEPS = {**layers.STEPS, **shared.STEPS, **shapes.STEPS, **places.STEPS}
+STEPS = {**layers.STEPS, **shared.STEPS, **shapes.STEPS, **places.STEPS, **attention.STEPS}
 CONSTRUCTS = {"block", "output_tensor", "output_tuple", "output_dict", "output_map", "unused"}
 CONSTRUCTS |= {construct for step in STEPS.values() for construct in step.constructs}
 KINDS = [kind for kind, step in STEPS.items() for _ in range(step.weight)]

@@ -1,9 +1,12 @@
+import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from vibnet import plan
 from vibnet.graph.capture import capture
 from vibnet.graph.labeller import Labeller
+from vibnet.graph.probe import analyse
 from vibnet.graph.rules import TABLE
 
 
@@ -97,3 +100,30 @@ def test_a_write_into_the_source_of_what_may_not_be_a_copy_is_pinned():
     found = plan(Shuffled(), torch.randn(2, 3, 4, 4))
     assert not found.kept
     assert "writes in place into what may not be a copy" in found.pinned["a"]
+
+
+@pytest.mark.parametrize("dead", ["mixes", "halves", "fixed"])
+def test_a_call_that_no_output_depends_on_still_has_to_run(dead):
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            h = self.a(x)
+            if dead == "mixes":
+                h.softmax(1).mean(1)
+            elif dead == "halves":
+                F.glu(h, 1)
+            else:
+                h + torch.ones(6)
+            return self.b(h)
+
+    found = plan(Idle(), torch.randn(3, 4))
+    if dead == "mixes":
+        assert list(found.kept) == ["a"]
+    elif dead == "halves":
+        graph = analyse(Idle(), torch.randn(3, 4))
+        assert "a" in found.pinned or any(b.blocks == 2 for b in graph.blocks)
+    else:
+        assert "a" in found.pinned

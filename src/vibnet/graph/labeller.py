@@ -105,10 +105,7 @@ class Labeller:
                 dims[batch][1] = np.arange(1, x.shape[batch] + 1)
             self._known[id(x)] = tuple(dims)
         for self._index, call in enumerate(trace.calls):
-            if self._index in trace.live:
-                self._apply(call)
-            else:
-                self._pass_by(call)
+            self._apply(call)
         for x in trace.outputs:
             for dim in self.dims(x):
                 self.labels.pin(dim, "it is an output of the model")
@@ -143,12 +140,6 @@ class Labeller:
             if call.draws and self.trace is not None and not self.trace.training:
                 for dim in dims:
                     self.labels.pin(dim, f"{call} draws random numbers for it in evaluation")
-
-    def _pass_by(self, call: Call) -> None:
-        """A call that no output depends on: a parameter that it uses is known to be used."""
-        for x in call.given:
-            if (name := self._origin.get(id(x))) is not None:
-                self.used.setdefault(name, set())
 
     def _watch_copies(self, call: Call) -> None:
         """`contiguous` and `reshape` copy or not, depending on sizes: later writes are unsafe.
@@ -208,6 +199,14 @@ class Labeller:
     def before(self) -> Call | None:
         """The call made just before."""
         return self.trace.calls[self._index - 1] if self.trace and self._index else None
+
+    def mix(self, dim: Array, call: Call) -> None:
+        """A call that runs at any width makes numbers of units into others, without a weight.
+
+        Those units stay whole, unless no output depends on the call.
+        """
+        if self.trace is None or self._index in self.trace.live:
+            self.labels.pin(dim, f"{call} mixes it without a weight")
 
     def split(self, x: Tensor) -> Split:
         """How the view that is being labelled gives out units; views are counted by trace."""

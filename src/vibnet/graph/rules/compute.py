@@ -185,7 +185,7 @@ def reduction(engine: Labeller, call: Call) -> Any:
     if not x.ndim:
         return ()
     for axis in axes:
-        engine.labels.pin(dims[axis], f"{call} mixes it without a weight")
+        engine.mix(dims[axis], call)
     out = call.out if isinstance(call.out, Tensor) else call.out[0]
     if out.ndim == x.ndim:
         return tuple(plain(1) if k in axes else d for k, d in enumerate(dims))
@@ -197,7 +197,7 @@ def softmax(engine: Labeller, call: Call) -> Dims:
     x = call.args[0]
     dims = engine.dims(x)
     axis = call.args[1] if len(call.args) > 1 else -1
-    engine.labels.pin(dims[axis], f"{call} mixes it without a weight")
+    engine.mix(dims[axis], call)
     return dims
 
 
