@@ -158,3 +158,39 @@ def test_shifted_windows(name):
     report, small, _ = law_one(model, images, replace_attention=True)
     assert len(report.plan.kept["features.1.1.attn.qkv"]) < 3
     assert isinstance(small.features[1][1].attn, swin.ShiftedWindowAttention)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind, **options):
+        super().__init__()
+        self.a, self.r = nn.Linear(4, 6), kind(6, 8, batch_first=True, **options)
+        self.b = nn.Linear(16 if options.get("bidirectional") else 8, 2)
+
+    def forward(self, x):
+        return self.b(self.r(torch.relu(self.a(x)))[0][:, -1])
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}], ids=str)
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_what_a_recurrent_layer_reads_is_cut_and_its_hidden_units_stay(kind, options):
+    model, example = Recurrent(kind, **options), torch.randn(3, 5, 4)
+    found = plan(model, example)
+    assert "a" in found.kept
+    assert "its hidden units feed back into themselves" in found.pinned["r"]
+    report, small, _ = law_one(model, example)
+    width = len(report.plan.kept["a"])
+    assert width < 6
+    assert small.r.input_size == small.r.weight_ih_l0.shape[1] == width
+    assert small.train()(example.double()).requires_grad
+
+
+def test_a_saved_recurrent_network_loads(tmp_path):
+    example = torch.randn(3, 5, 4)
+    gated = attach(Recurrent(nn.LSTM), example)
+    with torch.no_grad():
+        gated.gate("a").log_var[:2] = 5
+    small, _ = prune(gated.eval())
+    save(small, tmp_path)
+    again = load(tmp_path, Recurrent(nn.LSTM))
+    assert again.r.input_size == 4
+    torch.testing.assert_close(again(example), small(example))

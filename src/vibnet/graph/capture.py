@@ -98,13 +98,16 @@ def _quiet() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     log = logging.getLogger("torch._subclasses.fake_tensor")
     level = log.level
+    one_call = torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)  # recurrent layers as their products, not as one call
     log.setLevel(logging.CRITICAL)
     try:
         with torch.random.fork_rng(), torch.autocast("cpu", enabled=False), torch.enable_grad():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(one_call)
         log.setLevel(level)
 
 

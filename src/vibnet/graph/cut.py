@@ -171,6 +171,11 @@ def _renumbered(value: Tensor, name: str, graph: Graph, kept: Mask) -> Tensor:
 
 def state_sizes(module: nn.Module, name: str, depthwise: set[str]) -> None:
     """Make the sizes that a standard layer states those of its weights."""
+    if isinstance(module, nn.RNNBase):
+        first = module.weight_ih_l0
+        if isinstance(first, Tensor):
+            module.input_size = first.shape[1]
+        return
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         weight = getattr(module, "running_mean", None)

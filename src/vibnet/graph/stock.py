@@ -1,4 +1,4 @@
-"""Attention modules that cannot hold fewer heads: why their heads stay, and what can replace them.
+"""Layers of torch that cannot hold fewer units: why they stay, and what can replace attentions.
 
 `nn.MultiheadAttention` wants its width to be the number of heads times their size; torchvision's
 shifted-window attention divides the width of its input by the number of heads.
@@ -41,12 +41,21 @@ def _odd(module: nn.Module) -> str:
 
 
 def explained(graph: Graph, model: nn.Module) -> Graph:
-    """A graph whose pinned heads of stock attentions say why, and what a person can do."""
+    """A graph whose pinned units of stock layers say why, and what a person can do."""
     found = _found(model)
-    if not found:
+    loops = {name: m for name, m in model.named_modules() if isinstance(m, nn.RNNBase)}
+    if not found and not loops:
         return graph
     pinned = []
     for site in graph.pinned:
+        if own := next((w for w in site.writers if w in loops), ""):
+            why = (
+                f"{own} is an {type(loops[own]).__name__}: its hidden units feed back into "
+                f"themselves, so one that is closed where it is read lives on in the next step. "
+                f"What it reads can be cut; for a narrower one, make it narrower before training"
+            )
+            pinned.append(replace(site, reason=why))
+            continue
         owners = (w.removesuffix(".qkv") for w in site.writers)
         if owner := next((name for name in owners if name in found), ""):
             kind = type(found[owner]).__name__

@@ -104,3 +104,19 @@ def test_a_mask_of_positions_pins_everything():
         Order(lambda x, _: x[x > 0].reshape(1, -1, 1, 1)[:, :4]), torch.randn(2, 3, 6, 6)
     )
     assert graph.sites == []
+
+
+def test_the_halves_of_a_gated_unit_go_together():
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(4, 2, 3)
+
+        def forward(self, x):
+            return self.b(nn.functional.glu(self.a(x), 1))
+
+    images = torch.randn(2, 3, 6, 6)
+    graph = analyse(Halves(), images)
+    assert [(s.name, s.size) for s in graph.sites] == [("a", 4)]
+    assert graph.parameters["a.weight"][0].tolist() == [0, 1, 2, 3] * 2
+    assert law_one(Halves(), images) is not None

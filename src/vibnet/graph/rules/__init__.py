@@ -42,6 +42,7 @@ _BY_RULE: dict[Rule, str] = {
     layout.stack: "stack",
     picks.slice_: "slice",
     picks.split: "split split_with_sizes chunk",
+    picks.glu: "glu",
     picks.select: "select",
     picks.unbind: "unbind",
     picks.flip: "flip",

@@ -53,6 +53,18 @@ def split(engine: Labeller, call: Call) -> list[Dims]:
     return out
 
 
+def glu(engine: Labeller, call: Call) -> Dims:
+    """One half of an axis, opened and closed by the other."""
+    x = call.args[0]
+    axis = (call.args[1] if len(call.args) > 1 else -1) % x.ndim
+    dims = list(engine.dims(x))
+    half = x.shape[axis] // 2
+    if dims[axis][0].any():
+        engine.blocks.append(Blocks(dims[axis], 2, f"the halves of {call}"))
+    dims[axis] = engine.join(dims[axis][:, :half], dims[axis][:, half:], call)
+    return tuple(dims)
+
+
 def select(engine: Labeller, call: Call) -> Dims:
     """One position of an axis."""
     x, axis = call.args[:2]
