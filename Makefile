@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The packages whose models the tests look at. torchvision's build may want another torch: no matter, it is imported only.
+ZOO := $(VENV)/.zoo
 # A process per core, each with one thread: threads of small models mostly wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
@@ -24,10 +26,15 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-test: $(STAMP)
+$(ZOO): $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt transformers
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt torchvision timm
+	touch $@
+
+test: $(ZOO)
 	$(PYTEST)
 
-check: $(STAMP)
+check: $(ZOO)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict src

@@ -1,17 +1,19 @@
 """The models of the survey: name -> a factory with random weights, and an example.
 
-torchvision beside a torch without CUDA needs two operator schemas declared before it is imported;
-`torchvision_schemas` does that.
+The sizes of the transformers are small: what is cut and what is not does not depend on them.
 """
 
-import contextlib
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+from schemas import declare
 
 
 @dataclass(frozen=True)
@@ -22,26 +24,13 @@ class Entry:
         make: gives the model, weights random, in eval mode.
         example: gives what it is called with, for a number of examples.
         kind: the table that it stands in.
-        owns_attention: whether heads can be cut, so that the transformers' limit holds for it.
+        options: of `vibnet.attach`.
     """
 
     make: Callable[[], nn.Module]
     example: Callable[[int], Any]
     kind: str
-    owns_attention: bool = False
-
-
-@functools.cache
-def torchvision_schemas() -> list[torch.library.Library]:
-    """Declare the operators that torchvision's Python part expects of its compiled part."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in (
-        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    ):
-        with contextlib.suppress(RuntimeError):  # the compiled part is there and has declared it
-            library.define(schema)
-    return [library]  # kept: a library that is collected takes its schemas along
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _images(size: int = 224) -> Callable[[int], Any]:
@@ -54,7 +43,7 @@ def _tokens(vocabulary: int, length: int = 32) -> Callable[[int], Any]:
 
 def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
-        torchvision_schemas()
+        declare()
         import torchvision
 
         return torchvision.models.get_model(name, weights=None, **options).eval()
@@ -68,7 +57,7 @@ def _segmentation(name: str) -> Callable[[], nn.Module]:
 
 def _timm(name: str) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
-        torchvision_schemas()
+        declare()
         import timm
 
         return timm.create_model(name, pretrained=False).eval()
@@ -78,7 +67,7 @@ def _timm(name: str) -> Callable[[], nn.Module]:
 
 def _transformers(model: str, config: str, **options: Any) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
-        torchvision_schemas()
+        declare()
         import transformers
 
         made = getattr(transformers, config)(**options)
@@ -123,6 +112,12 @@ _TORCHVISION = {
     "convnext_tiny": Entry(_torchvision("convnext_tiny"), _images(), "torchvision"),
     "vit_b_16": Entry(_torchvision("vit_b_16"), _images(), "torchvision"),
     "swin_t": Entry(_torchvision("swin_t"), _images(), "torchvision"),
+    **{
+        f"{name}+replaced": Entry(
+            _torchvision(name), _images(), "torchvision", {"replace_attention": True}
+        )
+        for name in ("vit_b_16", "swin_t")
+    },
 }
 
 _BERT = {
@@ -142,7 +137,9 @@ _LLAMA = {
 }
 _HF = {
     "hf_bert": Entry(
-        _transformers("BertModel", "BertConfig", **_BERT), _tokens(1000), "transformers", True
+        _transformers("BertModel", "BertConfig", **_BERT),
+        _tokens(1000),
+        "transformers",
     ),
     "hf_gpt2": Entry(
         _transformers(
@@ -156,19 +153,16 @@ _HF = {
         ),
         _tokens(1000),
         "transformers",
-        True,
     ),
     "hf_llama": Entry(
         _transformers("LlamaModel", "LlamaConfig", **_LLAMA, num_key_value_heads=8),
         _tokens(1000),
         "transformers",
-        True,
     ),
     "hf_llama_gqa": Entry(
         _transformers("LlamaModel", "LlamaConfig", **_LLAMA, num_key_value_heads=2),
         _tokens(1000),
         "transformers",
-        True,
     ),
     "hf_llama_lm": Entry(
         _transformers(
@@ -180,19 +174,16 @@ _HF = {
         ),
         _tokens(1000),
         "transformers",
-        True,
     ),
     "hf_qwen3": Entry(
         _transformers("Qwen3Model", "Qwen3Config", **_LLAMA, num_key_value_heads=4, head_dim=32),
         _tokens(1000),
         "transformers",
-        True,
     ),
     "hf_gemma2": Entry(
         _transformers("Gemma2Model", "Gemma2Config", **_LLAMA, num_key_value_heads=4, head_dim=32),
         _tokens(1000),
         "transformers",
-        True,
     ),
     "hf_t5": Entry(
         _transformers(
@@ -211,7 +202,6 @@ _HF = {
             "decoder_input_ids": torch.randint(0, 1000, (n, 16)),
         },
         "transformers",
-        True,
     ),
     "hf_vit": Entry(
         _transformers(
@@ -226,7 +216,6 @@ _HF = {
         ),
         _images(64),
         "transformers",
-        True,
     ),
     "hf_swin": Entry(
         _transformers(
@@ -241,13 +230,11 @@ _HF = {
         ),
         _images(64),
         "transformers",
-        True,
     ),
     "hf_whisper_encoder": Entry(
         _whisper,
         lambda n: torch.randn(n, 80, 200),
         "transformers",
-        True,
     ),
 }
 

@@ -38,7 +38,7 @@ def measure(entry: Entry, quick: bool = False) -> dict[str, Any]:
     torch.manual_seed(0)
     model, example = entry.make(), entry.example(2)
     out: dict[str, Any] = {"seconds": {}}
-    plan = timed(out["seconds"], "plan", lambda: vibnet.plan(model, example))
+    plan = timed(out["seconds"], "plan", lambda: vibnet.plan(model, example, **entry.options))
     out |= {
         "sites": len(plan.kept),
         "units": sum(plan.sizes.values()),
@@ -47,7 +47,9 @@ def measure(entry: Entry, quick: bool = False) -> dict[str, Any]:
         "pinned": plan.pinned,
     }
     try:
-        gated = timed(out["seconds"], "attach", lambda: vibnet.attach(model, example))
+        gated = timed(
+            out["seconds"], "attach", lambda: vibnet.attach(model, example, **entry.options)
+        )
     except NoSitesError as error:
         return out | {"refused": str(error)}
     close_units(gated, SHARE, 0)
@@ -77,7 +79,7 @@ def law(entry: Entry) -> dict[str, float]:
     model = entry.make()
     example = tree_map(lambda x: x.double() if x.is_floating_point() else x, entry.example(2))
     lively(model, example, 0)
-    gated, other = vibnet.attach(model, example), another(example, 1)
+    gated, other = vibnet.attach(model, example, **entry.options), another(example, 1)
     out = {"live_before": liveness(model, example, other)}
     for share in (SHARE, 0.25, 0.1):
         close_units(gated, share, 0)

@@ -70,10 +70,11 @@ def main() -> None:
         target = RESULTS / f"{name}.json"
         if target.exists() and not asked.names:
             continue
-        body = {tool: measured(tool, name, asked.quick) for tool in LIMITS}
+        tools = [tool for tool in LIMITS if tool == "ours" or not MODELS[name].options]
+        body = {tool: measured(tool, name, asked.quick) for tool in tools}
         target.write_text(json.dumps({"kind": MODELS[name].kind, **body}, indent=1) + "\n")
         law = body["ours"].get("law", {})
-        print(name, law.get("difference"), body["theirs"].get("verdict"), flush=True)
+        print(name, law.get("difference"), body.get("theirs", {}).get("verdict"), flush=True)
 
 
 if __name__ == "__main__":

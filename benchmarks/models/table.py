@@ -1,0 +1,114 @@
+"""Makes the tables of `docs/models.md` from the results of `survey.py`.
+
+python benchmarks/models/table.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from catalog import MODELS
+
+RESULTS = Path(__file__).parent / "results"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
+
+
+def percent(share: float) -> str:
+    """A share in percent, never rounded up to 100."""
+    return f"{int(1000 * share) / 10:.1f}"
+
+
+def thousands(number: float) -> str:
+    """A number of weights or multiply-adds with its unit."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f}"
+
+
+def ours(name: str, body: dict[str, Any]) -> list[str]:
+    """One row of what vibnet does."""
+    if "verdict" in body:
+        return [name, body["verdict"], *[""] * 8]
+    law, seconds = body.get("law"), body["seconds"]
+    if law is None:
+        return [name, "refused: no gate", *[""] * 8]
+    counts = law["live"] >= 1e-3 and min(law["swapped"], law["opened"]) >= 1e-6
+    a, b, ratios = body["before"], body["after"], ""
+    if "latency" in body:
+        ratios = " / ".join(f"{small / whole:.2f}" for whole, small in body["latency"].values())
+    onnx = body.get("onnx", {})
+    return [
+        name,
+        f"{body['units']} in {body['sites']}",
+        percent(body["cuttable"]["macs"]),
+        f"{seconds['attach']:.1f} / {seconds['prune']:.2f}",
+        f"{law['difference']:.0e}" if counts else "too dead to count",
+        f"{law['live']:.0e}, {law['swapped']:.0e}, {law['opened']:.0e}",
+        *(
+            " → ".join(thousands(body[k][n]) for k in ("before", "after"))
+            for n in ("parameters", "macs")
+        ),
+        ratios,
+        f"{onnx['difference']:.0e}" if "difference" in onnx else onnx.get("refused", "")[:40],
+    ]
+
+
+HEAD = (
+    "model",
+    "units in sites",
+    "cuttable MACs %",
+    "attach / prune s",
+    "law 1",
+    "lively, swapped, opened",
+    "parameters",
+    "MACs",
+    "latency ratio, batch 1 / 32",
+    "ONNX",
+)
+
+
+def markdown(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = ["| " + " | ".join(row) + " |" for row in (list(head), ["---"] * len(head), *rows)]
+    return "\n".join(lines)
+
+
+def between(text: str, mark: str, content: str) -> str:
+    """The text with what stands between two marks replaced."""
+    first, last = f"<!-- {mark} -->", f"<!-- end {mark} -->"
+    head, _, rest = text.partition(first)
+    _, _, tail = rest.partition(last)
+    return f"{head}{first}\n{content}\n{last}{tail}"
+
+
+def main() -> None:
+    """Write the tables into the document."""
+    found = {
+        n: json.loads((RESULTS / f"{n}.json").read_text())
+        for n in MODELS
+        if (RESULTS / f"{n}.json").exists()
+    }
+    text = DOCUMENT.read_text()
+    for kind in ("torchvision", "transformers", "timm"):
+        mine = {name: body for name, body in found.items() if body["kind"] == kind}
+        rows = [ours(name, body["ours"]) for name, body in mine.items()]
+        text = between(text, kind, markdown(HEAD, rows))
+    peers = [
+        [
+            name,
+            body["theirs"].get("verdict", ""),
+            "exact" if body["ours"].get("law", {}).get("difference", 1) < 1e-10 else "see above",
+            f"{body['theirs'].get('seconds', {}).get('attach', float('nan')):.2f}",
+            f"{body['ours'].get('seconds', {}).get('attach', float('nan')):.2f}",
+        ]
+        for name, body in found.items()
+        if body["kind"] != "timm" and "theirs" in body
+    ]
+    head = ("model", "Torch-Pruning, no hints", "vibnet, no hints", "its graph, s", "attach, s")
+    DOCUMENT.write_text(between(text, "peers", markdown(head, peers)))
+    print(f"written: {DOCUMENT.relative_to(DOCUMENT.parents[1])}, {len(found)} models")
+
+
+if __name__ == "__main__":
+    main()
