@@ -39,6 +39,8 @@ NETWORKS = {
     "channel_shuffle": network(shape.ShuffleUnit, IMAGE),
     "chunk_gate": network(shape.ChunkGate, IMAGE),
     "slice_halves": network(shape.SliceHalves, IMAGE),
+    "chained_halves": network(lambda: shape.ChainedHalves(stated=False), IMAGE),
+    "stated_halves": network(lambda: shape.ChainedHalves(stated=True), IMAGE),
     "split_uneven": network(shape.SplitUneven, IMAGE),
     "unet": network(shape.UNet, IMAGE),
     "transposed_grouped": network(shape.TransposedGrouped, IMAGE),

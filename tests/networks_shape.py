@@ -246,3 +246,25 @@ class RollHalves(nn.Module):
         h = torch.relu(self.conv1(x))
         h = torch.cat([h, torch.roll(h, h.shape[1] // 2, 1)], 1)
         return self.head(F.relu(self.conv2(h)).mean((2, 3)))
+
+
+class ChainedHalves(nn.Module):
+    """The block of small detectors: half the channels pass, half go through a chain, all joined.
+
+    With `stated`, the split names the width of a half, which the module keeps.
+    """
+
+    def __init__(self, stated):
+        super().__init__()
+        self.half, self.stated = 4, stated
+        self.first = nn.Sequential(*conv_bn_relu(3, 8, 1))
+        self.chain = nn.ModuleList(nn.Sequential(*conv_bn_relu(4, 4)) for _ in range(2))
+        self.last = nn.Sequential(*conv_bn_relu(16, 6, 1))
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        h = self.first(x)
+        parts = list(h.split((self.half, self.half), 1) if self.stated else h.chunk(2, 1))
+        for link in self.chain:
+            parts.append(parts[-1] + link(parts[-1]))
+        return self.head(self.last(torch.cat(parts, 1)).mean((2, 3)))

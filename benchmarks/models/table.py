@@ -45,10 +45,7 @@ def ours(name: str, body: dict[str, Any]) -> list[str]:
         f"{seconds['attach']:.1f} / {seconds['prune']:.2f}",
         f"{law['difference']:.0e}" if counts else "too dead to count",
         f"{law['live']:.0e}, {law['swapped']:.0e}, {law['opened']:.0e}",
-        *(
-            " → ".join(thousands(body[k][n]) for k in ("before", "after"))
-            for n in ("parameters", "macs")
-        ),
+        *(f"{thousands(a[n])} → {thousands(b[n])}" for n in ("parameters", "macs")),
         ratios,
         f"{onnx['difference']:.0e}" if "difference" in onnx else onnx.get("refused", "")[:40],
     ]
