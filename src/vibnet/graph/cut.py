@@ -194,6 +194,9 @@ def state_sizes(module: nn.Module, name: str, depthwise: set[str]) -> None:
             module.out_channels, module.in_channels = n[0], n[1] * module.groups
     elif isinstance(module, _NormBase):
         module.num_features = n[0]
+    elif isinstance(module, nn.GroupNorm):
+        module.num_groups = n[0] // (module.num_channels // module.num_groups)
+        module.num_channels = n[0]
     elif isinstance(module, nn.PReLU):
         module.num_parameters = n[0]
     elif isinstance(module, nn.Embedding):

@@ -2,6 +2,7 @@ import re
 
 import pytest
 import torch
+from laws import law_one
 from torch import nn
 from torch.nn import functional as F
 
@@ -136,7 +137,7 @@ PINNED = {
         lambda x: F.layer_norm(x.movedim(1, -1), (8,)).movedim(-1, 1),
         "native_layer_norm in step.*takes a statistic over it",
     ),
-    "group norm": (lambda x: F.group_norm(x, 2), "native_group_norm in step.*takes a statistic"),
+    "group norm": (lambda x: F.group_norm(x, 1), "native_group_norm in step.*takes a statistic"),
     "fourier": (lambda x: torch.fft.fft(x, dim=1).real, "there is no rule for _fft_r2c in step"),
     "sort": (lambda x: x.sort(1)[0], "there is no rule for sort in step"),
     "own product": (
@@ -234,3 +235,58 @@ def test_the_columns_of_an_embedding_are_units_and_its_rows_are_not():
     rows, columns = graph.parameters["table.weight"]
     assert set(rows.tolist()) == {-1}
     assert columns.tolist() == graph.sites[0].units.tolist()
+
+
+class Normed(nn.Module):
+    """A group norm between two convolutions; `norm` computes it."""
+
+    def __init__(self, norm, width=12):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 4, 1)
+        self.norm = norm
+
+    def forward(self, x):
+        return self.b(F.relu(self.norm(self.a(x))))
+
+
+IMAGES = torch.randn(2, 3, 6, 6)
+
+
+@pytest.mark.parametrize("groups", [2, 4, 6, 12])
+def test_whole_groups_of_a_group_norm_go(groups):
+    model = Normed(nn.GroupNorm(groups, 12))
+    assert sizes(analyse(model, IMAGES)) == {"a": groups}
+    report, small, _ = law_one(model, IMAGES)
+    left = len(report.plan.kept["a"])
+    assert left < groups
+    assert (small.norm.num_groups, small.norm.num_channels) == (left, left * 12 // groups)
+
+
+def test_one_group_is_a_statistic_over_all():
+    assert "takes a statistic over it" in reasons(analyse(Normed(nn.GroupNorm(1, 12)), IMAGES))["a"]
+
+
+def test_a_group_norm_that_states_no_width_or_a_number_of_groups_in_the_code_stays_whole():
+    bare = Normed(nn.GroupNorm(4, 12, affine=False))
+    assert "no weights that tell how wide" in reasons(analyse(bare, IMAGES))["a"]
+
+    class Literal(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(12))
+
+        def forward(self, x):
+            return F.group_norm(x, 4, self.weight)
+
+    assert "a" in reasons(analyse(Normed(Literal()), IMAGES))
+
+
+def test_groups_of_a_norm_bind_the_channels_of_a_residual_sum():
+    class Sum(Normed):
+        def forward(self, x):
+            h = self.a(x)
+            return self.b(h + F.relu(self.norm(h)))
+
+    model = Sum(nn.GroupNorm(3, 12))
+    assert sizes(analyse(model, IMAGES)) == {"a": 3}
+    assert law_one(model, IMAGES) is not None

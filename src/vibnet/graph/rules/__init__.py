@@ -16,7 +16,8 @@ _BY_RULE: dict[Rule, str] = {
     "_scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable",
     compute.batch_norm: "native_batch_norm _native_batch_norm_legit "
     "_native_batch_norm_legit_no_training cudnn_batch_norm _batch_norm_with_update",
-    compute.statistics: "native_layer_norm native_group_norm _fused_rms_norm",
+    compute.statistics: "native_layer_norm _fused_rms_norm",
+    compute.group_norm: "native_group_norm",
     compute.spatial: "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d "
     "avg_pool3d adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d "
     "adaptive_max_pool2d adaptive_max_pool3d adaptive_max_pool1d reflection_pad1d reflection_pad2d "

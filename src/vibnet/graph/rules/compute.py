@@ -158,6 +158,26 @@ def statistics(engine: Labeller, call: Call) -> list[Dims | None]:
     return [engine.dims(call.args[0]), *([None] * (len(outputs) - 1))]
 
 
+def group_norm(engine: Labeller, call: Call) -> list[Dims | None]:
+    """Group norm: a statistic over each group, so whole groups go, and others stay as they are."""
+    x, weight, bias, _, channels, _, groups = call.args[:7]
+    dims = engine.dims(x)
+    if groups == 1 and engine.like is None:  # a trial cut may leave one group
+        return statistics(engine, call)
+    for dim in dims[2:]:
+        engine.labels.pin(dim, f"{call} takes a statistic over it")
+    grid = dims[1].reshape(2, groups, channels // groups)
+    first = grid[:, :, 0]
+    for place in range(1, channels // groups):
+        engine.labels.same(first, grid[:, :, place], f"{call} takes a statistic over each group")
+    for value in (weight, bias):
+        if value is not None:
+            engine.labels.same(engine.dims(value)[0], dims[1], f"{call} normalises it")
+    if weight is None:
+        engine.labels.pin(dims[1], f"{call} has no weights that tell how wide it is")
+    return [dims, (dims[0], first), (dims[0], first)]
+
+
 def spatial(engine: Labeller, call: Call) -> Any:
     """Pools, interpolation, reflecting pads: work on the last axes, keep the others."""
     x = call.args[0]
