@@ -13,13 +13,16 @@ ASKED = Asked("digits-mlp")
 def test_the_command_repeats_what_was_asked():
     asked = Asked(
         None, "a b:net", "m:Data", {"gamma": "1e-3"}, device="cuda", inputs=True, features=("fc",),
-        weights="area",
+        weights="area", replace_attention=True,
     )  # fmt: skip
     assert shlex.split(asked.command) == [
         "vibnet", "run", "--model", "a b:net", "--data", "m:Data", "--weights", "area",
-        "--features", "fc", "--set", "gamma=1e-3", "--inputs", "--device", "cuda",
+        "--features", "fc", "--set", "gamma=1e-3", "--inputs", "--replace-attention",
+        "--device", "cuda",
     ]  # fmt: skip
-    assert asked.options == {"inputs": True, "features": ["fc"], "weights": "area"}
+    assert asked.options == {
+        "inputs": True, "features": ["fc"], "weights": "area", "replace_attention": True,
+    }  # fmt: skip
     assert Asked("digits-mlp", final=True).command == "vibnet run digits-mlp --final"
 
 

@@ -107,3 +107,24 @@ def test_a_plan_of_nothing_is_refused(words, text):
     done = vibnet("plan", *words)
     assert done.exit_code == 2
     assert text in done.stderr
+
+
+def test_a_plan_may_replace_attentions(tmp_path, monkeypatch):
+    (tmp_path / "heads.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.attention = nn.MultiheadAttention(12, 3, batch_first=True)\n"
+        "        self.last = nn.Linear(12, 2)\n"
+        "    def forward(self, x):\n"
+        "        return self.last(x + self.attention(x, x, x)[0])\n"
+    )
+    words = ("plan", "--model", "heads:Net", "--example", "2,5,12", "--json")
+    with inside(tmp_path, monkeypatch):
+        plain = json.loads(vibnet(*words).stdout)
+        replaced = json.loads(vibnet(*words, "--replace-attention").stdout)
+    assert plain["kept"] == {}
+    assert "as replace_attention=True does" in plain["pinned"]["attention"]
+    assert replaced["kept"] == {"attention.q_proj": [0, 1, 2]}
+    assert replaced["replace_attention"] is True

@@ -37,6 +37,7 @@ class Asked:
     features: Sequence[str] = ()
     weights: str | None = None
     threads: int | None = None
+    replace_attention: bool = False
 
     @property
     def name(self) -> str:
@@ -54,7 +55,8 @@ class Asked:
             words += ["--features", name]
         for name, value in self.changes.items():
             words += ["--set", f"{name}={value}"]
-        words += [f"--{flag}" for flag in ("final", "inputs") if getattr(self, flag)]
+        flags = (flag for flag in ("final", "inputs", "replace_attention") if getattr(self, flag))
+        words += [f"--{flag.replace('_', '-')}" for flag in flags]
         words += ["--device", self.device] if self.device != "cpu" else []
         words += ["--threads", str(self.threads)] if self.threads is not None else []
         return shlex.join(words)
@@ -64,6 +66,7 @@ class Asked:
         """What is asked of `vibnet.attach`."""
         out: dict[str, Any] = {"inputs": True} if self.inputs else {}
         out |= {"features": list(self.features)} if self.features else {}
+        out |= {"replace_attention": True} if self.replace_attention else {}
         return out | ({"weights": self.weights} if self.weights else {})
 
     def job(self) -> Job:

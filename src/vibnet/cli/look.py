@@ -16,6 +16,7 @@ from vibnet.graph.nested import nesting
 from vibnet.graph.prices import totals
 from vibnet.graph.probe import analyse
 from vibnet.graph.sites import Graph, Request
+from vibnet.graph.stock import ready
 from vibnet.recipes.catalog import RECIPES
 from vibnet.report import read, write_page
 from vibnet.report.record import finished
@@ -98,6 +99,9 @@ def plan(
     features: Annotated[
         list[str] | None, typer.Option(metavar="LAYER", help="Single features it reads too.")
     ] = None,
+    replace_attention: Annotated[
+        bool, typer.Option("--replace-attention", help="As `vibnet run` does.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what can be cut in a model, or what was cut in a run, and why the rest stays."""
@@ -111,7 +115,8 @@ def plan(
         raise ConfigError("plan: give --example or --data, to know what the model is called with.")
     network: nn.Module = given.model(model)
     called = given.example(example) if example is not None else given.data(str(data)).example
-    graph = analyse(network, called, Request.of(features or (), inputs, ()))
+    request = Request.of(features or (), inputs, (), replace_attention)
+    graph = analyse(ready(network, request), called, request)
     _show(of_graph(graph, np.ones(graph.total, dtype=np.bool_)), reach(graph), as_json)
 
 

@@ -50,6 +50,10 @@ Features = Annotated[
     list[str] | None,
     typer.Option(metavar="LAYER", help="Gate the single features that this linear layer reads."),
 ]
+Replace = Annotated[
+    bool,
+    typer.Option("--replace-attention", help="Stock attentions by one that can hold fewer heads."),
+]
 Weights = Annotated[
     str | None, typer.Option(help="Price of a unit: uniform, width, area, macs, params or memory.")
 ]
@@ -86,6 +90,7 @@ def run(
     inputs: Inputs = False,
     features: Features = None,
     weights: Weights = None,
+    replace_attention: Replace = False,
     target_macs: TargetMacs = None,
     target_weights: TargetWeights = None,
     target_memory: TargetMemory = None,
@@ -119,6 +124,7 @@ def run(
         tuple(features or ()),
         weights,
         threads,
+        replace_attention,
     )
     if threads is not None:
         torch.set_num_threads(threads)

@@ -14,6 +14,7 @@ from vibnet.cli.run import (
     Inputs,
     Model,
     Recipe,
+    Replace,
     Sets,
     Threads,
     Weights,
@@ -38,6 +39,7 @@ def suggest(
     inputs: Inputs = False,
     features: Features = None,
     weights: Weights = None,
+    replace_attention: Replace = False,
 ) -> None:
     """Train the dense phase, then probe: at which gamma do units begin to close?"""
     wanted = given.changes(changes or [])
@@ -56,6 +58,7 @@ def suggest(
         tuple(features or ()),
         weights,
         threads,
+        replace_attention,
     )
     if threads is not None:
         torch.set_num_threads(threads)
