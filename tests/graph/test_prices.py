@@ -5,7 +5,7 @@ from torch import nn
 
 from vibnet import attach, measure, penalty, prune
 from vibnet.errors import ConfigError
-from vibnet.graph.prices import PRICES, shares, totals
+from vibnet.graph.prices import PRICES, cuttable, totals
 from vibnet.graph.probe import analyse
 from vibnet.information import from_authors_code
 from vibnet.zoo import VGG, LeNet5Caffe
@@ -148,8 +148,10 @@ def test_shares_are_what_lies_in_rows_and_columns_of_sites():
 
     graph = analyse(Summed(), torch.randn(3, 4))
     whole, stays = 24 + 24 + 8 + 16, 8 + 16
-    assert shares(graph) == pytest.approx({"weights": 1 - stays / whole, "macs": 1 - stays / whole})
-    assert shares(analyse(nn.Linear(3, 2), torch.zeros(2, 3))) == {"weights": 0.0, "macs": 0.0}
+    assert cuttable(graph) == pytest.approx(
+        {"weights": 1 - stays / whole, "macs": 1 - stays / whole}
+    )
+    assert cuttable(analyse(nn.Linear(3, 2), torch.zeros(2, 3))) == {"weights": 0.0, "macs": 0.0}
 
 
 def test_a_model_without_units_has_its_own_totals():

@@ -395,3 +395,16 @@ def test_a_buffer_that_is_cut_comes_back_though_models_do_not_save_it(tmp_path):
     assert loaded.scale.tolist() == [2.0, 3.0, 5.0, 6.0, 7.0, 8.0]
     assert torch.equal(loaded(x), small(x))
     assert "scale" not in loaded.state_dict()
+
+
+def test_a_layer_that_picks_features_knows_from_how_many_after_loading(tmp_path):
+    layers = nn.Flatten(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)
+    model, x = nn.Sequential(*layers), torch.randn(2, 8)
+    gated = vibnet.attach(model, x, inputs=True)
+    with torch.no_grad():
+        gated.gate("inputs").log_var[::2] = 5
+    vibnet.save(vibnet.prune(gated.eval())[0], tmp_path)
+    again = vibnet.load(tmp_path, copy.deepcopy(model))
+    assert again[1].given == 8
+    with pytest.raises(ValueError, match="picks 4 of 8 features, but is given 9"):
+        again(torch.randn(2, 9))

@@ -102,19 +102,20 @@ def cut(model: nn.Module, graph: Graph, kept: Mask, how: Take = take) -> dict[st
         stay = np.where(nested.units < 0, False, kept[nested.units])[present]
         owner = model.get_submodule(nested.module)
         if isinstance(owner, nn.Linear):
-            select(owner, None if stay.all() else np.flatnonzero(stay))
+            select(owner, None if stay.all() else np.flatnonzero(stay), len(stay))
     state(model, counts(graph.numbers, kept))
     return record
 
 
-def select(linear: nn.Linear, features: Sequence[int] | Array | None) -> None:
+def select(linear: nn.Linear, features: Sequence[int] | Array | None, given: int) -> None:
     """Make a linear layer read only some of the features it is given, or all, in place."""
     if features is None:
         if isinstance(linear, SelectedLinear):
             linear.plain()
         return
     weight = linear.weight
-    SelectedLinear.of(linear, torch.as_tensor(features, dtype=torch.int64, device=weight.device))
+    index = torch.as_tensor(features, dtype=torch.int64, device=weight.device)
+    SelectedLinear.of(linear, index, given)
 
 
 def _cut_one(

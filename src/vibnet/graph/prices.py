@@ -36,7 +36,8 @@ def price(graph: Graph, engine: Labeller, traces: Sequence[Trace]) -> Graph:
             shares["params"] += each * sizes[name]
             shares["macs"] += each * sizes[name] * uses.get(name, 0.0)
     sites = [replace(s, costs=_costs(s, maps, shares)) for s in graph.sites]
-    return replace(graph, sites=sites, uses=uses)
+    priced = replace(graph, sites=sites, uses=uses)
+    return replace(priced, cuttable=cuttable(priced))
 
 
 def totals(graph: Graph, kept: Mask) -> tuple[int, int]:
@@ -57,7 +58,7 @@ def totals(graph: Graph, kept: Mask) -> tuple[int, int]:
     return weights, round(macs)
 
 
-def shares(graph: Graph) -> dict[str, float]:
+def cuttable(graph: Graph) -> dict[str, float]:
     """The shares of weights and multiply-adds in rows or columns that sites can give up.
 
     Of convolutions and linear layers, from 0 to 1; the most that any cut could save.

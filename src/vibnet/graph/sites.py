@@ -125,6 +125,7 @@ class Graph:
     uses: dict[str, float] = field(default_factory=dict)  # of every number of a weight, an example
     remaps: dict[str, Array] = field(default_factory=dict)  # the units that a buffer's numbers name
     numbers: Numbers = field(default_factory=dict)  # the units that modules' attributes count
+    cuttable: dict[str, float] = field(default_factory=dict)  # shares of the whole model in sites
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -33,6 +33,7 @@ _KINDS: dict[str, Any] = {
     "widths": dict[str, int],
     "selected": list[str],
     "numbers": dict[str, int],
+    "given": dict[str, int],
 }
 
 
@@ -78,6 +79,7 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
         "widths": report.widths,
         "selected": sorted(report.selected),
         "numbers": report.numbers,
+        "given": report.given,
     }
     body["digest"] = digest(body)
     try:
@@ -164,7 +166,7 @@ def _body(folder: Path) -> dict[str, Any]:
         raise ArtefactError(
             f"load: {folder / PLAN} was altered after it was written: its digest does not fit."
         )
-    body.setdefault("numbers", {})  # files of version 0.1.0 before it kept them
+    body = {"numbers": {}, "given": {}, **body}  # younger than the format
     if wrong := checks.misfits(body, _KINDS):
         raise ArtefactError(f"load: {folder / PLAN}: {wrong}. Save the model again.")
     return body
@@ -230,7 +232,8 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
         replace_in(model)
     state = {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
     for name in selected:
-        select(_linear(model, name), [])
+        layer = _linear(model, name)
+        select(layer, [], body["given"].get(name, layer.in_features))
     _fill(model, state, body)
     state_numbers(model, body["numbers"])
     return model

@@ -15,7 +15,6 @@ from vibnet.errors import PlanError
 from vibnet.graph import checks
 from vibnet.graph.constraints import Mask
 from vibnet.graph.nested import nesting
-from vibnet.graph.prices import shares
 from vibnet.graph.probe import analyse
 from vibnet.graph.sites import NO_REQUEST, Graph, Request
 from vibnet.graph.stock import ready
@@ -136,7 +135,7 @@ def of_graph(graph: Graph, kept: Mask) -> Plan:
         graph.request.features,
         graph.request.inputs,
         graph.request.ignore,
-        shares(graph),
+        graph.cuttable,
         graph.request.attention,
     )
 

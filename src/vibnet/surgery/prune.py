@@ -43,7 +43,8 @@ class Report:
             was not asked for, or the answers are the same for every input.
         unchanged: every unit was open, and the model is an equal copy.
         depthwise: names of depthwise weights, and `widths` of norms that hold no tensor.
-        selected: linear layers that now pick their features by index, with how many.
+        selected: linear layers that now pick their features by index, with how many, and `given`
+            those that they pick from.
         shapes: of every parameter and buffer of the small model's state.
         numbers: attributes of modules that count units (heads, split sizes), with their values.
         replaced: attentions that took a stock one's place.
@@ -60,6 +61,7 @@ class Report:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     replaced: tuple[str, ...] = ()
+    given: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         before, after = self.weights
@@ -187,6 +189,7 @@ def _report(
         shapes_of(small),
         counts(graph.numbers, kept),
         tuple(k for k, m in small.named_modules() if isinstance(m, (Attention, WindowAttention))),
+        {k: m.given for k, m in small.named_modules() if isinstance(m, SelectedLinear)},
     )
 
 
