@@ -167,3 +167,126 @@ def test_a_number_of_both_parts_of_a_split_follows():
     small, report = prune(gated.eval())
     assert small[0].width == small[0].a.out_features == 6
     assert report.numbers == {"0.width": 6}
+
+
+class SelfCross(nn.Module):
+    """Self-attention and cross-attention that state one number of heads for both."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = HEADS
+        self.a, self.b, self.c, self.d, self.e, self.f, self.g = (
+            nn.Linear(WIDTH, WIDTH) for _ in range(7)
+        )
+        self.norm, self.h = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3)
+
+    def forward(self, x, y):
+        b, t, s = *x.shape[:2], y.shape[1]
+        q = self.a(x).view(b, t, self.heads, -1)
+        k = self.b(x).view(b, t, self.heads, -1)
+        v = self.c(x).view(b, t, self.heads, -1)
+        x = self.norm(x + self.d(self.attend(q, k, v)))
+        q = self.e(x).view(b, t, self.heads, -1)
+        k = self.f(y).view(b, s, self.heads, -1)
+        v = self.g(y).view(b, s, self.heads, -1)
+        return self.h(self.attend(q, k, v))
+
+    def attend(self, *given):
+        q, k, v = (x.transpose(1, 2) for x in given)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def test_a_number_of_two_attentions_that_the_first_trial_cuts_alike_is_found_by_the_second():
+    example = torch.randn(2, 5, WIDTH), torch.randn(2, 7, WIDTH)
+    graph = analyse(SelfCross(), example)
+    assert not {"a", "e"} <= {s.name for s in graph.sites}
+
+
+def test_a_number_that_fits_one_count_of_heads_only_is_found_by_the_second_trial():
+    class Repeated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.h = self.kv = 4
+            self.q, self.k, self.v, self.o = (nn.Linear(12, 12) for _ in range(4))
+
+        def forward(self, x):
+            b, t, _ = x.shape
+            q = self.q(x).view(b, t, self.kv, self.h // self.kv, 3)
+            k, v = (f(x).view(b, t, -1, 1, 3) for f in (self.k, self.v))
+            q, k, v = (y.flatten(2, 3).transpose(1, 2) for y in (q, k, v))
+            return self.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    model, example = nn.Sequential(Repeated(), nn.Linear(12, 2)), torch.randn(2, 8, 12)
+    found = {s.name for s in analyse(model, example).sites}
+    if "0.q" in found:
+        assert law_one(model, example) is not None
+        for seed in range(4):
+            law_one(nn.Sequential(Repeated(), nn.Linear(12, 2)), example, seed=seed)
+
+
+def test_attributes_that_are_not_needed_stay_though_none_helps_alone():
+    class Window(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.h = self.kv = self.window = 4
+            self.q, self.k, self.v, self.o = (nn.Linear(12, 12) for _ in range(4))
+
+        def forward(self, x):
+            b, t, _ = x.shape
+            assert self.h % self.kv == 0
+            q, k, v = (
+                f(x).view(b, t, self.h, 3 * self.kv // self.h) for f in (self.q, self.k, self.v)
+            )
+            a = torch.einsum("btgd,bsgd->bgts", q, k)
+            hidden = torch.ones(t, t, dtype=torch.bool).tril(-self.window)
+            a = a.masked_fill(hidden, -1e4).softmax(-1)
+            return self.o(torch.einsum("bgts,bsgd->btgd", a, v).reshape(b, t, -1))
+
+    graph = analyse(nn.Sequential(Window(), nn.Linear(12, 2)), torch.randn(2, 8, 12))
+    assert ("0", "window") not in graph.numbers
+
+
+USES = {
+    "padding": lambda x, n, c: F.conv1d(x.mT, c, padding=n, dilation=n).mT,
+    "positions": lambda x, n, _: x * torch.arange(n, n + x.shape[1])[:, None],
+    "end of a range": lambda x, n, _: x * torch.linspace(1, n, x.shape[1])[:, None],
+    "order of a norm": lambda x, n, _: x * x.norm(p=n, dim=-1, keepdim=True),
+    "rank": lambda x, n, _: x + x.kthvalue(n, dim=1, keepdim=True)[0],
+    "diagonal": lambda x, n, _: torch.ones(x.shape[1], x.shape[1]).triu(n).to(x) @ x,
+    "window": lambda x, n, _: F.max_pool1d(x.mT, 2 * n + 1, 1, n).mT,
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_whole_number_with_a_second_use_is_refused(name):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.n = 4
+            self.q, self.k, self.v, self.o = (nn.Linear(12, 12) for _ in range(4))
+            self.c = nn.Parameter(torch.randn(12, 12, 3))
+
+        def forward(self, x):
+            b, t, _ = x.shape
+            q, k, v = (
+                f(x).view(b, t, self.n, -1).transpose(1, 2) for f in (self.q, self.k, self.v)
+            )
+            h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            return USES[name](self.o(h), self.n, self.c)
+
+    graph = analyse(nn.Sequential(Twice(), nn.Linear(12, 2)), torch.randn(2, 10, 12))
+    assert "0.q" not in {s.name for s in graph.sites}
+
+
+@pytest.mark.parametrize("value", [True, False, 0])
+def test_what_is_no_number_of_units_is_not_tried(value):
+    class Flag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flag = value
+            self.a, self.b = nn.Linear(4, 1), nn.Linear(1, 2)
+
+        def forward(self, x):
+            return self.b(self.a(x).view(-1, 1))
+
+    assert analyse(Flag(), torch.randn(3, 4)).numbers == {}

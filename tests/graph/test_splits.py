@@ -163,3 +163,28 @@ def test_a_gate_multiplies_whole_heads():
     rows = [*range(SIZE), *range(2 * SIZE, 4 * SIZE)]
     assert torch.equal(small.k.weight, model.k.weight[rows])
     torch.testing.assert_close(small(TOKENS), gated(TOKENS))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 1, 5, 7), (2, 1, 5, 7), (2, 4, 5, 7)])
+def test_cross_attention_with_a_mask_of_its_own_lengths(shape):
+    class Cross(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(WIDTH, HEADS * SIZE) for _ in range(3))
+            self.o, self.last = nn.Linear(HEADS * SIZE, WIDTH), nn.Linear(WIDTH, 3)
+
+        def forward(self, x, y, mask):
+            q, k, v = (
+                f(z).view(*z.shape[:2], -1, SIZE).transpose(1, 2)
+                for f, z in ((self.q, x), (self.k, y), (self.v, y))
+            )
+            h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            return self.last(x + self.o(h.transpose(1, 2).flatten(2)))
+
+    example = TOKENS, torch.randn(2, 7, WIDTH), torch.randn(shape)
+    found = sites(Cross(), example)
+    if len(shape) == 4 and shape[1] == HEADS:
+        assert found == {}  # a number for every head is given from outside
+    else:
+        assert found == {"q": HEADS}
+        assert law_one(Cross(), example) is not None

@@ -9,7 +9,7 @@ from torch import nn
 from tv import torchvision
 
 from vibnet import Plan, attach, load, plan, prune, save
-from vibnet.errors import ArtefactError, NoSitesError
+from vibnet.errors import ArtefactError, CaptureError, NoSitesError
 from vibnet.graph.stock import replaceable, with_free_heads
 from vibnet.layers import Attention
 
@@ -194,3 +194,65 @@ def test_a_saved_recurrent_network_loads(tmp_path):
     again = load(tmp_path, Recurrent(nn.LSTM))
     assert again.r.input_size == 4
     torch.testing.assert_close(again(example), small(example))
+
+
+def test_hooks_of_an_output_layer_that_the_stock_module_never_calls_forbid_a_replacement():
+    model = Own(need_weights=False)
+    model.attention.out_proj.register_forward_hook(lambda _m, _i, o: o * 3)
+    with pytest.raises(NoSitesError, match="its out_proj has hooks or parametrisations"):
+        attach(model, TOKENS, replace_attention=True)
+
+
+def test_weights_that_two_attentions_share_forbid_a_replacement():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = (nn.MultiheadAttention(WIDTH, HEADS, batch_first=True) for _ in "ab")
+            self.b.in_proj_weight = self.a.in_proj_weight
+            self.last = nn.Linear(WIDTH, 2)
+
+        def forward(self, x):
+            x = x + self.a(x, x, x)[0]
+            return self.last(x + self.b(x, x, x)[0])
+
+    with pytest.raises(NoSitesError, match="its weights are those of another layer too"):
+        attach(Two(), TOKENS, replace_attention=True)
+
+
+def test_an_attention_that_two_modules_share_stays_one():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            one = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+            self.first, self.second = nn.ModuleDict({"a": one}), nn.ModuleDict({"a": one})
+            self.last = nn.Linear(WIDTH, 2)
+
+        def forward(self, x):
+            x = x + self.first["a"](x, x, x)[0]
+            return self.last(x + self.second["a"](x, x, x)[0])
+
+    copied = with_free_heads(Shared())
+    assert copied.first["a"] is copied.second["a"]
+
+
+def test_a_model_that_is_an_attention_says_what_to_do():
+    with pytest.raises(NoSitesError, match="it is the model itself; put it into a module"):
+        with_free_heads(nn.MultiheadAttention(WIDTH, HEADS))
+
+
+def test_an_encoder_that_packs_padded_tokens_is_refused_by_name():
+    class Padded(nn.Module):
+        def __init__(self, nested):
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(WIDTH, 2, 8, batch_first=True)
+            self.e = nn.TransformerEncoder(layer, 1, enable_nested_tensor=nested)
+            self.last = nn.Linear(WIDTH, 2)
+
+        def forward(self, x, hidden):
+            return self.last(self.e(x, src_key_padding_mask=hidden))
+
+    hidden = torch.zeros(2, 5, dtype=torch.bool)
+    hidden[0, 3:] = True
+    with pytest.raises(CaptureError, match=r"e packs padded tokens .* enable_nested_tensor=False"):
+        attach(Padded(True), (TOKENS, hidden))
+    assert attach(Padded(False), (TOKENS, hidden)).gates

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from vibnet import plan
 from vibnet.graph.capture import capture
 from vibnet.graph.trace import Trace
 
@@ -26,11 +27,11 @@ def calls(function, op):
     ("function", "op", "numbers"),
     [
         (lambda x: x * 3, "mul", [3]),
-        (lambda x: torch.add(x, x, alpha=2), "add", [2, 2]),
-        (lambda x: x.sum(1), "sum", []),
+        (lambda x: torch.add(x, x, alpha=2), "add", [2]),
+        (lambda x: x.sum(1), "sum", [1]),
         (lambda x: x + torch.full((6,), 2.0), "full", [2.0]),
         (lambda x: x.view(3, 4), "view", []),
-        (lambda x: x.var(1, correction=0), "var", [0]),
+        (lambda x: x.var(1, correction=0), "var", [1, 0]),
     ],
 )
 def test_numbers_are_what_a_call_computes_with(function, op, numbers):
@@ -90,3 +91,32 @@ def test_statistics_of_a_norm_are_live_though_its_output_is_not():
 def test_a_trace_starts_empty():
     trace = Trace(True, nn.Identity())
     assert trace.way == trace.calls == []
+
+
+@pytest.mark.parametrize("held", ["attribute", "buffer", "list"])
+def test_what_a_module_keeps_of_a_forward_is_live(held):
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+            self.register_buffer("state", torch.zeros(()))
+            self.kept = []
+
+        def forward(self, x):
+            h = self.a(x)
+            mean = h.mean().detach()
+            if held == "attribute":
+                self.seen = mean
+            elif held == "buffer":
+                self.state = 0.9 * self.state + 0.1 * mean
+            else:
+                self.kept = [mean]
+            return self.b(h)
+
+    found = plan(Keeps(), torch.randn(3, 4))
+    assert "mean in the model itself" in found.pinned["a"]
+
+
+def test_one_result_of_several_makes_a_call_live():
+    trace = capture(Does(lambda x: x.max(1)[0]), torch.randn(2, 4))[1]
+    assert "max" in {trace.calls[k].op for k in trace.live}

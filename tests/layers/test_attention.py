@@ -76,13 +76,16 @@ def test_flags_hooks_mode_and_number_of_heads_stay():
     module.in_proj_weight.requires_grad_(False)
     seen = []
     module.register_forward_hook(lambda *_: seen.append(1))
+    module.register_forward_pre_hook(lambda _m, _a, k: seen.append(len(k)), with_kwargs=True)
     made = Attention.of(module.train())
     assert (made.training, made.dropout, made.num_heads) == (True, 0.2, HEADS)
+    assert not Attention.of(module.eval()).training
+    assert (made.embed_dim, made.head_dim, made.kdim, made.vdim) == (WIDTH, 4, WIDTH, WIDTH)
     assert not made.k_proj.weight.requires_grad
     assert made.k_proj.bias.requires_grad
     assert made.out_proj is module.out_proj
     made(*[torch.randn(5, 2, WIDTH)] * 3)
-    assert seen == [1]
+    assert seen == [0, 1]
 
 
 def test_gradients_are_those_of_the_stock_module():

@@ -27,6 +27,7 @@ INTERNAL = (
     str(contextlib.__file__),  # what decorates a function is no line of the caller's
 )
 DEVICE = torch.ops.prim.device.default
+TABLES = {"_parameters", "_buffers", "_modules"}
 QUERIES = {"device", "sym_size", "sym_stride", "is_contiguous", "layout", "stride", "size"}
 
 
@@ -147,7 +148,15 @@ def run(
         stack.enter_context(recorder)
         output = model(*args, **kwargs)
     trace.outputs = list(tensors(output))
+    trace.held = [x for m in model.modules() for _, x in held_by(m)]
     return trace
+
+
+def held_by(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The tensors that a module holds itself, with the attribute; in lists and dicts too."""
+    own = {**vars(module), **module._parameters, **module._buffers}
+    found = ((k, x) for k, v in own.items() if k not in TABLES for x in tree_leaves(v))
+    return [(k, x) for k, x in found if isinstance(x, Tensor)]
 
 
 def _clone(x: Any) -> Any:
@@ -195,8 +204,9 @@ def capture(model: nn.Module, example: Any) -> list[Trace]:
 
 def computed(model: nn.Module) -> list[str]:
     """Tensors with a history that modules hold beside their parameters and buffers."""
-    held = ((n, k, v) for n, m in model.named_modules() for k, v in vars(m).items())
-    return [f"{n}.{k}".lstrip(".") for n, k, v in held if isinstance(v, Tensor) and not v.is_leaf]
+    held = ((n, k, v) for n, m in model.named_modules() for k, v in held_by(m))
+    names = (f"{n}.{k}".lstrip(".") for n, k, v in held if not v.is_leaf)
+    return list(dict.fromkeys(names))
 
 
 def place_of(error: BaseException | None) -> str:

@@ -1,6 +1,5 @@
 """Trial cuts without storage: a site stays cuttable only if the cut model runs as predicted."""
 
-import cmath
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,33 +8,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vibnet.graph import capture as cap
+from vibnet.graph.compare import alike, different, failure, places, remedy
 from vibnet.graph.constraints import Mask, legal
 from vibnet.graph.culprits import Complaint, culprits
 from vibnet.graph.cut import cut, shape_only, take
-from vibnet.graph.labeller import Dims, Labeller
+from vibnet.graph.labeller import Labeller
 from vibnet.graph.labels import Array
 from vibnet.graph.nested import nest
 from vibnet.graph.numbers import Numbers, candidates
 from vibnet.graph.pinning import unstuck, without
 from vibnet.graph.prices import price
 from vibnet.graph.replay import Replay
-from vibnet.graph.rules import TABLE
 from vibnet.graph.shadow import shadow
 from vibnet.graph.sites import NO_REQUEST, Graph, Request, Site, build
 from vibnet.graph.splits import label
-from vibnet.graph.stock import explained
+from vibnet.graph.stock import explained, refuse_nested
 from vibnet.graph.trace import Call, Trace
 from vibnet.graph.unread import unread
 
 Scores = npt.NDArray[np.float64]
-VIEWS = {"view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "expand"}
-NORMS = {op for op, rule in TABLE.items() if rule is TABLE["native_batch_norm"]}
-DROPS = {"native_dropout", "dropout"}
-PARTS = {"split", "split_with_sizes", "slice"}
 
 
 class Probe:
@@ -50,22 +45,26 @@ class Probe:
     ) -> None:
         self.model, self.traces, self.graph = model, traces, graph
         self.replay = Replay(engine, graph)
-        self.modes = [0] if _alike(traces[0], traces[-1]) else [0, 1]
+        self.modes = [0] if alike(traces[0], traces[-1]) else [0, 1]
         self.fake = bool(traces[0].calls) and "Fake" in type(traces[0].outputs[0]).__name__
 
-    def step(self, sites: Sequence[Site]) -> Mask:
-        """A legal cut of about a third of the units of some sites; more where less is illegal."""
-        score = np.random.default_rng(0).random(self.graph.total)
+    def step(self, sites: Sequence[Site], second: bool = False) -> Mask:
+        """A legal cut of about a third of the units of some sites; more where less is illegal.
+
+        A second one takes other units, and unequal shares, so that no two widths agree by chance.
+        """
+        score = np.random.default_rng(int(second)).random(self.graph.total)
         wanted = np.ones(self.graph.total, dtype=np.bool_)
         every = [s.units for s in self.graph.sites]
         rank = self._ranks(score)
         kept = wanted
-        uncut = [s.units for s in sites]
-        for share in (1 / 3, 2 / 3, 1.0):
-            for units in uncut:
-                wanted[units[rank[units] <= share]] = False
+        firsts = (1 / 2, 1 / 4, 3 / 4) if second else (1 / 3,)
+        uncut = [(s.units, firsts[k % len(firsts)]) for k, s in enumerate(sites)]
+        for least in (0, 2 / 3, 1.0):
+            for units, first in uncut:
+                wanted[units[rank[units] <= max(first, least)]] = False
             kept = legal(wanted, score, every, self.graph.blocks)
-            uncut = [units for units in uncut if kept[units].all()]
+            uncut = [(units, first) for units, first in uncut if kept[units].all()]
         return kept
 
     def _ranks(self, score: Scores) -> Scores:
@@ -81,8 +80,17 @@ class Probe:
         return rank
 
     def complaint(self, sites: Sequence[Site]) -> Complaint | None:
-        """Why the cut model does not run as predicted; None if it does."""
-        kept = self.step(sites)
+        """Why the cut model does not run as predicted; None if it does.
+
+        Where attributes of modules follow the cut, a second cut has to run too: one might count
+        what has the same number of units after the first cut only.
+        """
+        why = self._complaint(self.step(sites))
+        if why is None and self.graph.numbers:
+            why = self._complaint(self.step(sites, second=True))
+        return why
+
+    def _complaint(self, kept: Mask) -> Complaint | None:
         if kept.all():
             return None
         trials: list[tuple[int, Trace]] = []
@@ -100,7 +108,7 @@ class Probe:
                 cap.run(copied, trace.example, trace.training, mode, again)
             except Exception as error:
                 found = self._compare(number, trace, again, kept)
-                return found or self._told(number, _failure(error, again), len(again.way))
+                return found or self._told(number, failure(error, again), len(again.way))
             if found := self._compare(number, trace, again, kept):
                 return found
             if len(trace.way) != len(again.way):
@@ -149,7 +157,7 @@ class Probe:
     def numbered(self, why: Complaint | None) -> Complaint | None:
         """What is left of a complaint when modules' attributes follow their widths.
 
-        As few attributes as will do: each alone, then all that could.
+        As few attributes as will do: each alone, then all that could, less those not needed.
         """
         while why is not None and why.call is not None:
             engine, before = self.replay.engine, self.graph.numbers
@@ -157,22 +165,29 @@ class Probe:
             found = {key: units for key, units in found.items() if key not in before}
             names = list(dict.fromkeys(attribute for _, attribute in found))
             best: tuple[float, Complaint | None, Numbers] = why.step, why, before
-            for chosen in [*([name] for name in names), names][: len(names) + (len(names) > 1)]:
-                if len(chosen) > 1 and best[1] is not why:
-                    break  # one alone has helped
-                mine = {key: units for key, units in found.items() if key[1] in chosen}
-                self.graph = replace(self.graph, numbers=before | mine)
-                after = self.complaint(self.graph.sites)
-                step = math.inf if after is None else after.step
-                if step > best[0]:
-                    best = step, after, before | mine
-                if after is None:
-                    break
+            for name in names:
+                best = max(best, self._with(found, before, [name]), key=lambda tried: tried[0])
+            if best[1] is why and len(names) > 1:  # none alone helps
+                best = self._with(found, before, names)
+                for name in list(names):  # which of them are not needed?
+                    fewer = self._with(found, before, [n for n in names if n != name])
+                    if fewer[0] >= best[0]:
+                        best, names = fewer, [n for n in names if n != name]
+                best = best if best[0] > why.step else (why.step, why, before)
             self.graph = replace(self.graph, numbers=best[2])
             if best[1] is why:
                 break
             why = best[1]
         return why
+
+    def _with(
+        self, found: Numbers, before: Numbers, names: list[str]
+    ) -> tuple[float, Complaint | None, Numbers]:
+        """How far a trial comes with more attributes following, its complaint, and them all."""
+        numbers = before | {key: units for key, units in found.items() if key[1] in names}
+        self.graph = replace(self.graph, numbers=numbers)
+        why = self.complaint(self.graph.sites)
+        return (math.inf if why is None else why.step), why, numbers
 
     def _compare(self, number: int, before: Trace, after: Trace, kept: Mask) -> Complaint | None:
         """The first call of a trial, complete or broken off, that differs from the prediction."""
@@ -182,8 +197,8 @@ class Probe:
                 why = f"after a trial cut the model takes another path at {old}; {remedy(old.op)}"
                 return self._told(number, why, step)
             first = dims_of.get(id(old.args[0])) if old.args else None
-            places = (_places(call, first) for call in (old, new))
-            if numbers := _different(old.numbers, new.numbers) or _different(*places):
+            where = (places(call, first) for call in (old, new))
+            if numbers := different(old.numbers, new.numbers) or different(*where):
                 why = (
                     f"{old} computes with a number that depends on the width ({numbers[0]}, after "
                     f"a trial cut {numbers[1]}); write it out, or keep it in the module"
@@ -202,70 +217,6 @@ class Probe:
         return None
 
 
-def _places(call: Call, dims: Dims | None) -> list[int]:
-    """Numbers of positions on axes that hold no units: on others the labels are compared."""
-    if dims is None or call.op not in ("slice", "select", "roll"):
-        return []
-    if call.op != "roll":
-        axis = call.args[1] if len(call.args) > 1 else 0
-        return [] if dims[axis][0].any() else list(call.args[2:])
-    shifts, axes = call.args[1], call.args[2] if len(call.args) > 2 else []
-    return [n for n, axis in zip(shifts, axes, strict=False) if not dims[axis][0].any()]
-
-
-def _different(before: list[Any], after: list[Any]) -> tuple[Any, Any] | None:
-    """The first numbers, or constants, that differ; constants without storage do not."""
-    for a, b in zip(before, after, strict=True):
-        if isinstance(a, Tensor) or isinstance(b, Tensor):
-            if "Fake" not in type(a).__name__ + type(b).__name__ and not torch.equal(a, b):
-                return a.tolist(), b.tolist()
-        elif a != b and not (cmath.isnan(a) and cmath.isnan(b)):
-            return a, b
-    return None
-
-
-def _alike(training: Trace, evaluation: Trace) -> bool:
-    """Whether both modes make the same calls on the same lines, so that one trial shows both.
-
-    Dropout and the counting of batches are made in training only.
-    """
-
-    def way(trace: Trace) -> list[tuple[str, str, str]]:
-        calls = (c for c in trace.calls if c.op not in DROPS and not _counts(c))
-        return [("norm" if c.op in NORMS else c.op, c.module, c.line) for c in calls]
-
-    return way(training) == way(evaluation)
-
-
-def _counts(call: Call) -> bool:
-    """Whether a call adds one to a batch norm's number of batches."""
-    return call.op == "add_" and isinstance(call.out, Tensor) and not call.out.ndim
-
-
-def remedy(op: str) -> str:
-    """What a person can write where a number in the code stands in the way."""
-    if op in VIEWS:
-        return "write x.flatten(1), or -1 or a size of x.shape, instead of the number"
-    if op in PARTS:
-        return "write x.chunk(n, dim), or a size of x.shape, instead of the number"
-    return "take sizes from tensors (x.shape) or layers instead of writing numbers"
-
-
-def _failure(error: Exception, trace: Trace) -> str:
-    if trace.failed is not None and trace.failed[0] is error:
-        call = trace.failed[1]
-        return f"after a trial cut {call} fails: {_short(error)}; {remedy(call.op)}"
-    module = next((m.name for m in reversed(trace.modules) if m.output is None), "")
-    op = "reshape" if "is invalid for input of size" in str(error) else ""
-    where = f"{op} in {module or 'the model itself'}" if op else module or "the model itself"
-    return f"after a trial cut {where} ({cap.place_of(error)}) fails: {_short(error)}; {remedy(op)}"
-
-
-def _short(error: Exception) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:160]
-
-
 @cap.uncollected()
 def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch: int = 0) -> Graph:
     """What may be cut in a model: capture, label, find sites, try a cut, nest features in them.
@@ -275,6 +226,7 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
         NoSitesError: single features or inputs cannot be cut where asked.
     """
     traces = cap.capture(model, example)
+    refuse_nested(model, traces)
     engine = label(traces, batch, whole_numbers(model))
     graph = explained(build(engine, traces, model), model)
     graph = replace(without(graph, unread(graph, model, request.ignore)), request=request)

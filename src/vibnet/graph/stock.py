@@ -5,13 +5,16 @@ shifted-window attention divides the width of its input by the number of heads.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
-from vibnet.errors import NoSitesError
+from vibnet.errors import CaptureError, NoSitesError
 from vibnet.graph.sites import Graph, Request
+from vibnet.graph.trace import Trace
 from vibnet.layers import Attention, WindowAttention
 
 WINDOWS = {"ShiftedWindowAttention", "ShiftedWindowAttentionV2"}
@@ -37,12 +40,35 @@ def _odd(module: nn.Module) -> str:
         return ""
     if module.bias_k is not None or module.add_zero_attn:
         return "it adds a key and a value of its own (add_bias_kv or add_zero_attn)"
+    inner = module.out_proj
+    if any(v for k, v in vars(inner).items() if k.endswith("hooks")) or is_parametrized(inner):
+        return "its out_proj has hooks or parametrisations, which the stock module never calls"
     return ""
+
+
+def _odds(model: nn.Module, found: dict[str, nn.Module]) -> dict[str, str]:
+    """Why stock attentions cannot be replaced, by name; those that can are missing."""
+    owners: dict[int, set[int]] = {}
+    for module in model.modules():
+        for value in module._parameters.values():
+            owners.setdefault(id(value), set()).add(id(module))
+    out = {}
+    for name, module in found.items():
+        odd = _odd(module)
+        if isinstance(module, nn.MultiheadAttention):
+            if any(len(owners[id(p)]) > 1 for p in module._parameters.values() if p is not None):
+                odd = odd or "its weights are those of another layer too"
+            if not name:
+                odd = odd or "it is the model itself; put it into a module"
+        if odd:
+            out[name] = odd
+    return out
 
 
 def explained(graph: Graph, model: nn.Module) -> Graph:
     """A graph whose pinned units of stock layers say why, and what a person can do."""
     found = _found(model)
+    odds = _odds(model, found)
     loops = {name: m for name, m in model.named_modules() if isinstance(m, nn.RNNBase)}
     if not found and not loops:
         return graph
@@ -59,7 +85,7 @@ def explained(graph: Graph, model: nn.Module) -> Graph:
         owners = (w.removesuffix(".qkv") for w in site.writers)
         if owner := next((name for name in owners if name in found), ""):
             kind = type(found[owner]).__name__
-            odd = _odd(found[owner])
+            odd = odds.get(owner, "")
             what = f"which is not possible here: {odd}" if odd else "as replace_attention=True does"
             why = (
                 f"{owner} is a {kind}, which cannot hold fewer heads than its width has for their "
@@ -71,9 +97,28 @@ def explained(graph: Graph, model: nn.Module) -> Graph:
     return replace(graph, pinned=pinned)
 
 
+def refuse_nested(model: nn.Module, traces: Sequence[Trace]) -> None:
+    """Refuse torch's encoder where it packs padded tokens in evaluation: no gate fits those.
+
+    Raises:
+        CaptureError: it does so.
+    """
+    for call in (call for trace in traces for call in trace.modules):
+        encoder = model.get_submodule(call.name)
+        mask = call.named.get("src_key_padding_mask", (*call.inputs, None, None, None)[2])
+        if not isinstance(encoder, nn.TransformerEncoder) or mask is None:
+            continue
+        if encoder.use_nested_tensor:
+            raise CaptureError(
+                f"{call.name or 'the model'} packs padded tokens into nested tensors in "
+                f"evaluation, which cannot be followed. Build it with enable_nested_tensor=False."
+            )
+
+
 def replaceable(model: nn.Module) -> list[str]:
     """The names of stock attentions that can be replaced."""
-    return [name for name, module in _found(model).items() if name and not _odd(module)]
+    found = _found(model)
+    return [name for name in found if name not in _odds(model, found)]
 
 
 def with_free_heads(model: nn.Module) -> nn.Module:
@@ -85,7 +130,7 @@ def with_free_heads(model: nn.Module) -> nn.Module:
         NoSitesError: it has none.
     """
     if not replaceable(model):
-        odd = [f"{name}: {_odd(module)}" for name, module in _found(model).items()]
+        odd = [f"{name or 'it'}: {why}" for name, why in _odds(model, _found(model)).items()]
         raise NoSitesError(
             f"replace_attention: {type(model).__name__} holds no nn.MultiheadAttention and no "
             f"shifted-window attention of torchvision that can be replaced "
@@ -104,14 +149,14 @@ def ready(model: nn.Module, request: Request) -> nn.Module:
 
 def replace_in(model: nn.Module) -> None:
     """Replace the stock attentions of a model in place."""
-    names = replaceable(model)
-    done: dict[int, nn.Module] = {}
+    stock = [model.get_submodule(name) for name in replaceable(model)]
+    these, done = {id(module) for module in stock}, dict[int, nn.Module]()
     for owner in list(model.modules()):
         for leaf, child in list(owner._modules.items()):
-            if type(child) is nn.MultiheadAttention and not _odd(child):
+            if id(child) in these and type(child) is nn.MultiheadAttention:
                 if id(child) not in done:
                     done[id(child)] = Attention.of(child)
                 owner._modules[leaf] = done[id(child)]
-    for module in [model.get_submodule(name) for name in names]:
+    for module in stock:
         if _is_window(module):
             WindowAttention.of(module)

@@ -17,6 +17,14 @@ VALUES = {  # the argument that is a value, of operators that also take sizes
         "lift_fresh_copy": 0,
     },
 }
+SIZED = {  # operators whose whole numbers are sizes, places or groups: what they give tells those
+    *("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "expand", "repeat"),
+    *("split", "split_with_sizes", "unsafe_split", "slice", "select", "narrow", "roll", "chunk"),
+    *("zeros", "ones", "full", "empty", "rand", "randn", "randint", "randperm", "as_strided"),
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "empty_strided"),
+    *("native_group_norm", "native_layer_norm", "_fused_rms_norm"),
+    *("constant_pad_nd", "repeat_interleave", "slice_scatter", "select_scatter", "unfold"),
+}
 RANDOM = {
     *("rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm"),
     *("bernoulli", "normal", "uniform", "exponential", "poisson", "multinomial", "random"),
@@ -52,13 +60,14 @@ class Call:
     @cached_property
     def numbers(self) -> list[Any]:
         """The numbers that it computes with; not those that are sizes, dimensions or positions."""
-        leaves = [*self.args, *self.kwargs.values()]
-        value = VALUES.get(self.op.removesuffix("_"))
+        name, leaves = self.op.removesuffix("_"), [*self.args, *self.kwargs.values()]
+        if name == "convolution":
+            return tree_leaves(self.args[3:8])  # all but the groups
+        value = VALUES.get(name)
         if value is not None and not self.pointwise:
             return leaves[value : value + 1]
-        kinds = (float, int, complex) if self.pointwise else (float, complex)
-        factors = [v for k, v in self.kwargs.items() if k in ("alpha", "beta", "correction")]
-        return [x for x in leaves if isinstance(x, kinds)] + factors
+        kinds = (float, complex) if name in SIZED else (float, int, complex)
+        return [x for x in tree_leaves(leaves) if isinstance(x, kinds)]
 
     @property
     def may_copy(self) -> bool:
@@ -105,6 +114,7 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     modules: list[ModuleCall] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
+    held: list[Tensor] = field(default_factory=list)
     state: dict[int, str] = field(default_factory=dict)
     failed: tuple[Exception, Call] | None = None
 
@@ -112,10 +122,11 @@ class Trace:
     def live(self) -> set[int]:
         """The calls that the outputs depend on, by number; of a trace that is complete.
 
-        Not the attention weights that nobody asked for. Writes in place, statistics of batch norms
-        and calls that give no tensor always count.
+        Not the attention weights that nobody asked for. What modules hold after the forward counts
+        as an output, and so do writes in place, statistics of batch norms and calls that give no
+        tensor.
         """
-        needed, found = {id(x) for x in self.outputs}, set()
+        needed, found = {id(x) for x in (*self.outputs, *self.held)}, set()
         for number in reversed(range(len(self.calls))):
             call = self.calls[number]
             writes = call.op.endswith("_") or "batch_norm" in call.op or "out" in call.kwargs

@@ -43,11 +43,18 @@ class Attention(nn.Module):
         super().__init__()
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = q_proj, k_proj, v_proj, out_proj
         self.head_size, self.dropout, self.batch_first = head_size, dropout, batch_first
+        self.embed_dim = out_proj.out_features
+        self.kdim, self.vdim = k_proj.in_features, v_proj.in_features
 
     @property
     def num_heads(self) -> int:
         """How many heads there are."""
         return self.q_proj.out_features // self.head_size
+
+    @property
+    def head_dim(self) -> int:
+        """The size of a head, by the stock module's name."""
+        return self.head_size
 
     @staticmethod
     def of(stock: nn.MultiheadAttention) -> "Attention":

@@ -290,3 +290,16 @@ def test_groups_of_a_norm_bind_the_channels_of_a_residual_sum():
     model = Sum(nn.GroupNorm(3, 12))
     assert sizes(analyse(model, IMAGES)) == {"a": 3}
     assert law_one(model, IMAGES) is not None
+
+
+def test_an_elementwise_call_that_gives_fewer_axes_than_it_is_given_is_followed():
+    class Quantile(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            h = self.a(x)
+            return self.b(h + torch.quantile(h, 0.25, dim=1, keepdim=True))
+
+    assert analyse(Quantile(), torch.randn(2, 5, 4)) is not None

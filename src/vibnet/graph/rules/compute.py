@@ -21,7 +21,9 @@ def pointwise(engine: Labeller, call: Call) -> Dims:
     out: list[Array | None] = [None] * len(shape)
     for x in call.given:
         dims = engine.dims(x)
-        for back in range(1, len(dims) + 1):
+        for dim in dims[: max(0, len(dims) - len(shape))]:
+            engine.labels.pin(dim, f"{call} takes its axis away")
+        for back in range(1, min(len(dims), len(shape)) + 1):
             dim, size = dims[-back], shape[-back]
             if dim.shape[1] != size:
                 engine.labels.pin(dim, f"{call} spreads it over another axis")
