@@ -78,7 +78,7 @@ def test_a_trial_of_every_construct_has_the_labels_that_were_predicted(name):
 PATHS = {
     "reads the units another way": (
         lambda x: x.softmax(2 if x.shape[1] == 8 else 1),
-        r"after a trial cut _softmax in the model itself \(test_replay\.py:\d+\) mixes it",
+        r"_softmax in the model itself \(test_replay\.py:\d+\) computes with a number that depends",
     ),
     "joins units that were apart": (
         lambda x: with_itself_or_the_other(*x.chunk(2, 1)),

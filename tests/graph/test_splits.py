@@ -188,3 +188,14 @@ def test_cross_attention_with_a_mask_of_its_own_lengths(shape):
     else:
         assert found == {"q": HEADS}
         assert law_one(Cross(), example) is not None
+
+
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_a_trial_that_leaves_one_head_meets_an_axis_of_size_one(kv_heads):
+    def rotated(q, k, v):
+        angle = torch.arange(q.shape[2], dtype=q.dtype).view(1, 1, -1, 1)
+        return grouped(q * angle.cos(), k * angle.cos(), v)
+
+    model = Attention(rotated, kv_heads=kv_heads)
+    assert sites(model) == {"q": kv_heads}
+    assert law_one(model, TOKENS) is not None

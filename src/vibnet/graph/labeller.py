@@ -224,7 +224,10 @@ class Labeller:
             constant = not self._constants.isdisjoint((id(a), id(b)))
             with_what = "a constant made inside forward" if constant else "an axis that is no unit"
             self.labels.same(a, b, f"{call} joins it with {with_what}")
-        units = b if a[0].any() and not b[0].any() else a
+        if last_unit:
+            units = b if b[0].any() else a
+        else:
+            units = b if a[0].any() and not b[0].any() else a
         examples = b if b[1].any() and not a[1].any() else a
         return a if units is examples is a else np.stack([units[0], examples[1]])
 
