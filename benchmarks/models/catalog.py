@@ -101,11 +101,12 @@ def _whisper() -> nn.Module:
 
 _CNNS = (
     *("resnet18", "resnet50", "resnext50_32x4d", "vgg16_bn", "densenet121", "mobilenet_v2"),
-    *("mobilenet_v3_large", "efficientnet_b0", "googlenet", "shufflenet_v2_x1_0"),
+    *("mobilenet_v3_large", "efficientnet_b0", "shufflenet_v2_x1_0"),
     *("squeezenet1_1", "regnet_y_400mf", "mnasnet1_0"),
 )
 _TORCHVISION = {
     **{name: Entry(_torchvision(name), _images(), "torchvision") for name in _CNNS},
+    "googlenet": Entry(_torchvision("googlenet", init_weights=False), _images(), "torchvision"),
     "inception_v3": Entry(
         _torchvision("inception_v3", init_weights=False), _images(299), "torchvision"
     ),
