@@ -9,7 +9,11 @@ from typing import Any
 
 from catalog import MODELS
 
+from vibnet.report.marks import table
+from vibnet.report.tables import check_place
+
 RESULTS = Path(__file__).parent / "results"
+KINDS = ("torchvision", "transformers")  # those measured so far
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 
 
@@ -65,32 +69,19 @@ HEAD = (
 )
 
 
-def markdown(head: tuple[str, ...], rows: list[list[str]]) -> str:
-    """A table."""
-    lines = ["| " + " | ".join(row) + " |" for row in (list(head), ["---"] * len(head), *rows)]
-    return "\n".join(lines)
-
-
-def between(text: str, mark: str, content: str) -> str:
-    """The text with what stands between two marks replaced."""
-    first, last = f"<!-- {mark} -->", f"<!-- end {mark} -->"
-    head, _, rest = text.partition(first)
-    _, _, tail = rest.partition(last)
-    return f"{head}{first}\n{content}\n{last}{tail}"
+def put(name: str, head: tuple[str, ...], rows: list[list[str]]) -> None:
+    """Put a table between its marks in the document."""
+    before, _, after = check_place(DOCUMENT, name)
+    DOCUMENT.write_text(f"{before}\n\n{table(head, rows)}\n{after}")
 
 
 def main() -> None:
     """Write the tables into the document."""
-    found = {
-        n: json.loads((RESULTS / f"{n}.json").read_text())
-        for n in MODELS
-        if (RESULTS / f"{n}.json").exists()
-    }
-    text = DOCUMENT.read_text()
-    for kind in ("torchvision", "transformers", "timm"):
-        mine = {name: body for name, body in found.items() if body["kind"] == kind}
-        rows = [ours(name, body["ours"]) for name, body in mine.items()]
-        text = between(text, kind, markdown(HEAD, rows))
+    paths = {name: RESULTS / f"{name}.json" for name in MODELS}
+    found = {n: json.loads(path.read_text()) for n, path in paths.items() if path.exists()}
+    for kind in KINDS:
+        rows = [ours(n, body["ours"]) for n, body in found.items() if body["kind"] == kind]
+        put(kind, HEAD, rows)
     peers = [
         [
             name,
@@ -100,10 +91,10 @@ def main() -> None:
             f"{body['ours'].get('seconds', {}).get('attach', float('nan')):.2f}",
         ]
         for name, body in found.items()
-        if body["kind"] != "timm" and "theirs" in body
+        if body["kind"] in KINDS and "theirs" in body
     ]
     head = ("model", "Torch-Pruning, no hints", "vibnet, no hints", "its graph, s", "attach, s")
-    DOCUMENT.write_text(between(text, "peers", markdown(head, peers)))
+    put("peers", head, peers)
     print(f"written: {DOCUMENT.relative_to(DOCUMENT.parents[1])}, {len(found)} models")
 
 

@@ -155,7 +155,9 @@ def to_pt2(model: nn.Module, example: Any, path: str | Path) -> Exported:
 
 
 def _ready(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
-    to_cpu = lambda x: x.detach().cpu() if isinstance(x, Tensor) else x  # noqa: E731
+    def to_cpu(x: Any) -> Any:
+        return x.detach().cpu() if isinstance(x, Tensor) else x
+
     return copy.deepcopy(model).cpu().eval(), tree_map(to_cpu, example)
 
 

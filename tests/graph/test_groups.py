@@ -2,30 +2,9 @@
 
 import pytest
 import torch
+from between import graph_of, sizes
 from torch import nn
 from torch.nn import functional as F
-
-from vibnet.graph.probe import analyse
-
-
-class Between(nn.Module):
-    """A convolution, some layer, and another convolution that reads it."""
-
-    def __init__(self, step, read=8):
-        super().__init__()
-        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(read, 4, 1)
-        self.step = step
-
-    def forward(self, x):
-        return self.b(self.step(self.a(x)))
-
-
-def graph_of(step, **sizes):
-    return analyse(Between(step, **sizes), torch.randn(2, 3, 6, 6))
-
-
-def sizes(graph):
-    return {s.name: s.size for s in graph.sites}
 
 
 def test_a_grouped_convolution_wants_equal_groups_on_both_sides():

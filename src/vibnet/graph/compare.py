@@ -9,12 +9,10 @@ from torch import Tensor
 from vibnet.graph.capture import place_of
 from vibnet.graph.labeller import Dims
 from vibnet.graph.rules import TABLE
-from vibnet.graph.trace import Call, Trace
+from vibnet.graph.trace import PARTS, VIEWS, Call, Trace
 
-VIEWS = {"view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "expand"}
 NORMS = {op for op, rule in TABLE.items() if rule is TABLE["native_batch_norm"]}
 DROPS = {"native_dropout", "dropout"}
-PARTS = {"split", "split_with_sizes", "slice"}
 
 
 def places(call: Call, dims: Dims | None) -> list[int]:

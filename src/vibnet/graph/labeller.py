@@ -219,15 +219,14 @@ class Labeller:
         """A dimension that two tensors have in common, as it comes out."""
         if a is b:
             return a
-        last_unit = self.like is not None and a.shape[1] == 1 and not (a[0].any() and b[0].any())
-        if not last_unit:  # else an axis of size one meets a site that a trial cut to one unit
+        left, right = bool(a[0].any()), bool(b[0].any())
+        if self.like is not None and a.shape[1] == 1 and left != right:
+            units = a if left else b  # a trial cut a site to one unit; the other is spread over it
+        else:
             constant = not self._constants.isdisjoint((id(a), id(b)))
             with_what = "a constant made inside forward" if constant else "an axis that is no unit"
             self.labels.same(a, b, f"{call} joins it with {with_what}")
-        if last_unit:
-            units = b if b[0].any() else a
-        else:
-            units = b if a[0].any() and not b[0].any() else a
+            units = b if left and not right else a
         examples = b if b[1].any() and not a[1].any() else a
         return a if units is examples is a else np.stack([units[0], examples[1]])
 

@@ -13,13 +13,9 @@ from torch import nn
 from vibnet.graph.constraints import Mask
 from vibnet.graph.labeller import Labeller
 from vibnet.graph.labels import Array
-from vibnet.graph.trace import Call, Trace
+from vibnet.graph.trace import SHAPED, Call, Trace
 
 Numbers = dict[tuple[str, str], Array]
-SIZED = {"view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "expand", "repeat"}
-SIZED |= {"split", "split_with_sizes", "slice", "narrow", "constant_pad_nd"}
-SIZED |= {"zeros", "ones", "full", "empty", "rand", "randn"}
-SIZED |= {f"new_{name}" for name in ("zeros", "ones", "full", "empty")}
 
 
 def candidates(
@@ -42,7 +38,7 @@ def candidates(
     for number, trace in enumerate(traces):
         for call in trace.calls:
             mine = stated.get(call.module, {}) if call.stack else stated[""]
-            if not mine or call.op not in SIZED or call.line != like.line:
+            if not mine or call.op not in SHAPED or call.line != like.line:
                 continue
             for held in _axes(engine, number, call, units):
                 for attribute in (a for a, value in mine.items() if value == len(held)):

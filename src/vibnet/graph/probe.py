@@ -228,13 +228,14 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
     traces = cap.capture(model, example)
     refuse_nested(model, traces)
     engine = label(traces, batch, whole_numbers(model))
-    graph = explained(build(engine, traces, model), model)
+    graph = build(engine, traces, model)
     graph = replace(without(graph, unread(graph, model, request.ignore)), request=request)
     graph = unstuck(graph)
     if graph.sites:
         probe = Probe(model, engine, traces, graph)
         found = probe.bad()
-        graph = explained(unstuck(without(probe.graph, found)), model)
+        graph = unstuck(without(probe.graph, found))
+    graph = explained(graph, model)
     return price(nest(graph, engine, traces, model, request), engine, traces)
 
 

@@ -76,9 +76,10 @@ def explained(graph: Graph, model: nn.Module) -> Graph:
     for site in graph.pinned:
         if own := next((w for w in site.writers if w in loops), ""):
             why = (
-                f"{own} is an {type(loops[own]).__name__}: its hidden units feed back into "
-                f"themselves, so one that is closed where it is read lives on in the next step. "
-                f"What it reads can be cut; for a narrower one, make it narrower before training"
+                f"{own} is a layer of type {type(loops[own]).__name__}: its hidden units feed back "
+                f"into themselves, so one that is closed where it is read lives on in the next "
+                f"step. What it reads can be cut; for a narrower one, make it narrower before "
+                f"training"
             )
             pinned.append(replace(site, reason=why))
             continue
@@ -118,7 +119,8 @@ def refuse_nested(model: nn.Module, traces: Sequence[Trace]) -> None:
 def replaceable(model: nn.Module) -> list[str]:
     """The names of stock attentions that can be replaced."""
     found = _found(model)
-    return [name for name in found if name not in _odds(model, found)]
+    odds = _odds(model, found)
+    return [name for name in found if name not in odds]
 
 
 def with_free_heads(model: nn.Module) -> nn.Module:

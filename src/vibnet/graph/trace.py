@@ -17,13 +17,18 @@ VALUES = {  # the argument that is a value, of operators that also take sizes
         "lift_fresh_copy": 0,
     },
 }
-SIZED = {  # operators whose whole numbers are sizes, places or groups: what they give tells those
-    *("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "expand", "repeat"),
-    *("split", "split_with_sizes", "unsafe_split", "slice", "select", "narrow", "roll", "chunk"),
-    *("zeros", "ones", "full", "empty", "rand", "randn", "randint", "randperm", "as_strided"),
-    *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "empty_strided"),
+VIEWS = {"view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "expand"}
+PARTS = {"split", "split_with_sizes", "slice"}
+SHAPED = {  # operators that are told the sizes of what they give
+    *(VIEWS | PARTS | {"repeat", "narrow", "constant_pad_nd"}),
+    *("zeros", "ones", "full", "empty", "rand", "randn"),
+    *("new_zeros", "new_ones", "new_full", "new_empty"),
+}
+SIZED = SHAPED | {  # operators whose whole numbers are sizes, places or groups: results tell those
+    *("unsafe_split", "select", "roll", "chunk", "unfold", "repeat_interleave"),
+    *("randint", "randperm", "as_strided", "new_empty_strided", "empty_strided"),
     *("native_group_norm", "native_layer_norm", "_fused_rms_norm"),
-    *("constant_pad_nd", "repeat_interleave", "slice_scatter", "select_scatter", "unfold"),
+    *("slice_scatter", "select_scatter"),
 }
 RANDOM = {
     *("rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm"),

@@ -11,10 +11,6 @@ from vibnet.graph.labels import Array, Blocks, plain
 from vibnet.graph.trace import Call
 
 
-def _plain_of(x: Tensor) -> Dims:
-    return tuple(plain(n) for n in x.shape)
-
-
 def pointwise(engine: Labeller, call: Call) -> Dims:
     """Elementwise with broadcasting: positions that meet are the same unit."""
     shape = tuple(call.out.shape if isinstance(call.out, Tensor) else call.out[0].shape)
