@@ -46,11 +46,11 @@ def once(folder, mark=None):
     """The recipe, from the newest checkpoint on."""
     from vibnet.recipes.catalog import recipe
     from vibnet.recipes.run import job, run
-    from vibnet.surgery import artefact
+    from vibnet.surgery import files
     from vibnet.train import checkpoint, phases
 
     if mark is not None:
-        checkpoint.write = marked(mark, WRITING, artefact.write)
+        checkpoint.write = marked(mark, WRITING, files.write)
         phases.State.without = marked(mark, SHRINKING, phases.State.without)
     run.__globals__["latency"] = lambda *_: 0.0  # it takes seconds and is under "timing"
     run(job(recipe("digits-mlp"), SETTINGS), folder, resume=True, save_every=0.0)

@@ -14,6 +14,7 @@ from vibnet.report.tables import check_place
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("torchvision", "transformers")  # those measured so far
+WHAT = ("plan", "files")  # of large.py
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 
 
@@ -69,6 +70,32 @@ HEAD = (
 )
 
 
+LARGE = ("what", "parameters", "seconds", "largest memory, GiB", "")
+
+
+def large() -> list[list[str]]:
+    """The rows of models that do not fit into memory."""
+    plan, files = (json.loads((RESULTS / "large" / f"{n}.json").read_text()) for n in WHAT)
+    before, after = files["files_GiB"]
+    return [
+        [
+            "a plan of a Llama on the meta device",
+            thousands(plan["parameters"]),
+            f"{plan['seconds']:.1f}",
+            f"{plan['memory_GiB']:.2f}",
+            f"{plan['units']} units in {plan['sites']} sites, "
+            f"{percent(plan['cuttable']['macs'])} % of the multiply-adds",
+        ],
+        [
+            "half of all units out of a Llama's 8 files",
+            f"{thousands(files['parameters'][0])} → {thousands(files['parameters'][1])}",
+            f"{files['seconds']:.1f}",
+            f"{files['memory_GiB']:.2f}",
+            f"{before:.2f} → {after:.2f} GiB; the largest file has {files['largest_file_GiB']:.2f}",
+        ],
+    ]
+
+
 def put(name: str, head: tuple[str, ...], rows: list[list[str]]) -> None:
     """Put a table between its marks in the document."""
     before, _, after = check_place(DOCUMENT, name)
@@ -95,6 +122,7 @@ def main() -> None:
     ]
     head = ("model", "Torch-Pruning, no hints", "vibnet, no hints", "its graph, s", "attach, s")
     put("peers", head, peers)
+    put("large", LARGE, large())
     print(f"written: {DOCUMENT.relative_to(DOCUMENT.parents[1])}, {len(found)} models")
 
 

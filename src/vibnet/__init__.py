@@ -9,5 +9,6 @@ from vibnet.surgery.attach import penalty as penalty
 from vibnet.surgery.plan import Plan as Plan
 from vibnet.surgery.plan import plan as plan
 from vibnet.surgery.prune import prune as prune
+from vibnet.surgery.shards import prune_files as prune_files
 
 __version__ = "0.1.0"

@@ -181,8 +181,7 @@ def rewritten(folder, edit):
 
 FIELDS = {
     "plan": ([], "dict"),
-    "weights": (None, "str"),
-    "sha256": (3, "str"),
+    "files": ({"a": 1}, "str"),
     "aliases": ({"0.weight": 1}, r"str"),
     "depthwise": ("0.weight", r"list\[str\]"),
     "widths": ({"1": "4"}, "int"),
@@ -209,8 +208,8 @@ def test_a_field_that_is_missing_or_of_the_wrong_type_is_named(name, tmp_path):
         (lambda b: b["plan"].pop("kept"), r"plan\.json: the plan was altered"),
         (lambda b: [b["plan"].pop(k) for k in ("kept", "digest")], "fields: there must be kept"),
         (lambda b: b.update(plan={}), r"plan\.json: this is not a complete plan"),
-        (lambda b: b.update(weights="."), "cannot be read"),
-        (lambda b: b.update(weights="\0"), "cannot be read"),
+        (lambda b: b.update(files={".": "0"}), "cannot be read"),
+        (lambda b: b.update(files={"\0": "0"}), "cannot be read"),
         (lambda b: b.update(selected=["nothing"]), "nothing is a NoneType, not a linear layer"),
         (lambda b: b.update(aliases={"0.bias": "more"}), "do not have the names of the model's"),
         (lambda b: b.update(aliases={"more": "0.bias"}), "do not have the names of the model's"),
@@ -220,6 +219,19 @@ def test_a_plan_file_that_was_edited_with_care_is_refused(edit, match, tmp_path)
     vibnet.save(three_cut()[0], tmp_path)
     rewritten(tmp_path, edit)
     refused(tmp_path, three(), match)
+
+
+def test_a_folder_with_its_one_file_under_the_older_names_is_read(tmp_path):
+    small, _ = three_cut()
+    vibnet.save(small, tmp_path)
+
+    def older(body):
+        ((body["weights"], body["sha256"]),) = body.pop("files").items()
+        del body["config"]
+
+    rewritten(tmp_path, older)
+    loaded = vibnet.load(tmp_path, three())
+    assert all(torch.equal(v, small.state_dict()[k]) for k, v in loaded.state_dict().items())
 
 
 def test_a_report_is_what_prune_returned(tmp_path):

@@ -67,7 +67,7 @@ def test_saving_again_leaves_the_new_weights_only_and_other_files_alone(tmp_path
     for step in range(3):
         small[0].bias.data.add_(step)
         vibnet.save(small, tmp_path)
-        stated = json.loads((tmp_path / "plan.json").read_text())["weights"]
+        (stated,) = json.loads((tmp_path / "plan.json").read_text())["files"]
         assert weights_in(tmp_path) == sorted([stated, "other.safetensors"])
     vibnet.save(small, tmp_path)
     assert weights_in(tmp_path) == sorted([stated, "other.safetensors"])

@@ -167,3 +167,17 @@ def test_tensors_of_an_earlier_forward_are_named():
         prune(gated)
     del gated.model.last
     assert prune(gated)[1].unchanged
+
+
+def test_a_model_on_the_meta_device_gives_its_shapes_alone():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    x = torch.ones(2, 4)
+    wanted = vibnet.plan(model, x)
+    wanted.kept["0"] = [1, 4]
+    with pytest.raises(PlanError, match=r"4 tensors of Sequential are on the meta.*prune_files"):
+        vibnet.prune(model, wanted, x)
+    small, report = vibnet.prune(model, wanted, x, verify=False)
+    assert (small[0].weight.shape, small[2].weight.shape) == ((2, 4), (2, 2))
+    assert report.difference is None
+    assert vibnet.plan(model, x.to("meta")) == vibnet.plan(model, x)

@@ -19,7 +19,7 @@ from vibnet.errors import ConfigError
 from vibnet.report import write_page
 from vibnet.report.record import EXPORT, EXPORT_SCHEMA, EXPORT_VERSION, finished
 from vibnet.report.rows import duration, shrunk, size
-from vibnet.surgery.artefact import write
+from vibnet.surgery.files import write
 
 BATCHES = (1, 32)
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run that is over.")]

@@ -14,7 +14,7 @@ from vibnet.cli import say
 from vibnet.errors import ArtefactError, ConfigError
 from vibnet.report.information import TITLE
 from vibnet.report.information import document as document_of
-from vibnet.surgery.artefact import write
+from vibnet.surgery.files import write
 
 
 def information(

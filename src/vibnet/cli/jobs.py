@@ -16,7 +16,7 @@ from vibnet.recipes.catalog import recipe
 from vibnet.recipes.run import Job
 from vibnet.recipes.run import job as recipe_job
 from vibnet.report.record import RUN
-from vibnet.surgery.artefact import write
+from vibnet.surgery.files import write
 
 STARTED = "started.json"
 RUNS = Path("runs")

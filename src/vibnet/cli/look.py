@@ -20,7 +20,7 @@ from vibnet.graph.stock import ready
 from vibnet.recipes.catalog import RECIPES
 from vibnet.report import read, write_page
 from vibnet.report.record import finished
-from vibnet.surgery.artefact import PLAN
+from vibnet.surgery.files import PLAN
 from vibnet.surgery.plan import Plan, of_graph
 
 

@@ -1,6 +1,7 @@
 """One forward of a model, seen as aten calls with their module and source line."""
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -19,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from vibnet.errors import CaptureError
 from vibnet.graph.example import arguments, shapes, tensors, ways
-from vibnet.graph.shadow import shadow
+from vibnet.graph.shadow import shadow, stand_in
 from vibnet.graph.trace import Call, ModuleCall, Trace
 
 INTERNAL = (
@@ -125,7 +126,7 @@ def run(
     Args:
         into: an empty trace to fill, which then also tells how far a forward came that fails.
     """
-    fake = (lambda x: mode.from_tensor(x) if isinstance(x, Tensor) else x) if mode else _clone
+    fake = functools.partial(_fake, mode) if mode else _clone
     args, kwargs = tree_map(fake, arguments(example))
     trace = into or Trace(training, model)
     trace.example = example
@@ -157,6 +158,12 @@ def held_by(module: nn.Module) -> list[tuple[str, Tensor]]:
     own = {**vars(module), **module._parameters, **module._buffers}
     found = ((k, x) for k, v in own.items() if k not in TABLES for x in tree_leaves(v))
     return [(k, x) for k, x in found if isinstance(x, Tensor)]
+
+
+def _fake(mode: FakeTensorMode, x: Any) -> Any:
+    if isinstance(x, Tensor) and x.is_meta:
+        return stand_in(x, mode)
+    return mode.from_tensor(x) if isinstance(x, Tensor) else x
 
 
 def _clone(x: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from vibnet.graph.capture import place_of
 from vibnet.graph.labeller import Dims
@@ -48,6 +49,17 @@ def alike(training: Trace, evaluation: Trace) -> bool:
         return [("norm" if c.op in NORMS else c.op, c.module, c.line) for c in calls]
 
     return way(training) == way(evaluation)
+
+
+def same_calls(one: Trace, other: Trace) -> bool:
+    """Whether two models make the same calls, of tensors of the same shapes, with equal numbers."""
+
+    def told(call: Call) -> list[Any]:
+        leaves = tree_leaves((call.args, call.kwargs, call.out))
+        shown = [tuple(x.shape) if isinstance(x, Tensor) else x for x in leaves]
+        return [call.op, call.module, *shown]
+
+    return [told(c) for c in one.calls] == [told(c) for c in other.calls]
 
 
 def _counts(call: Call) -> bool:

@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 def shadow(model: nn.Module, mode: FakeTensorMode | None) -> nn.Module:
     """A structural copy of a model whose parameters and buffers have no storage.
 
-    Without a mode a plain deep copy, for models whose path depends on data.
+    Without a mode a plain deep copy, for models whose path depends on data. What is on the meta
+    device passes for a tensor on the CPU.
     """
     memo: dict[int, Any] = {}
     if mode is not None:
@@ -19,19 +20,19 @@ def shadow(model: nn.Module, mode: FakeTensorMode | None) -> nn.Module:
             for value in (*owner._parameters.values(), *owner._buffers.values()):
                 if value is None or id(value) in memo:
                     continue
-                memo[id(value)] = _stand_in(value, mode)
+                memo[id(value)] = stand_in(value, mode)
     return copy.deepcopy(model, memo)
 
 
-def _stand_in(value: Tensor, mode: FakeTensorMode) -> Tensor:
-    """A tensor without storage in the place of a parameter or buffer."""
+def stand_in(value: Tensor, mode: FakeTensorMode) -> Tensor:
+    """A tensor without storage in the place of a parameter, a buffer or an input."""
     usual = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
     if not usual or value.is_quantized:
         fake: Tensor = mode.from_tensor(value.detach())
     else:  # what from_tensor comes to for such a tensor, in an eighth of its time
         shape, stride = value.shape, value.stride()
         meta = torch.empty_strided(shape, stride, dtype=value.dtype, device="meta")
-        fake = FakeTensor(mode, meta, value.device)
+        fake = FakeTensor(mode, meta, torch.device("cpu") if value.is_meta else value.device)
     return as_parameter(fake, value.requires_grad) if isinstance(value, nn.Parameter) else fake
 
 

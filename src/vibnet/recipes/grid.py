@@ -11,7 +11,7 @@ from vibnet.errors import ArtefactError, ConfigError
 from vibnet.recipes.catalog import recipe
 from vibnet.recipes.controls import control
 from vibnet.recipes.run import Job, fingerprint_of_weights, job, run
-from vibnet.surgery.artefact import write
+from vibnet.surgery.files import write
 from vibnet.train.loop import fit
 
 RUN, POINT = "run.json", "point.json"

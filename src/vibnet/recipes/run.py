@@ -18,7 +18,8 @@ from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import Recipe
 from vibnet.recipes.host import host
 from vibnet.recipes.images import Images
-from vibnet.surgery.artefact import save, write
+from vibnet.surgery.artefact import save
+from vibnet.surgery.files import write
 from vibnet.train.budget import ERROR, Budget
 from vibnet.train.evaluate import validate
 from vibnet.train.loop import Data, Fit, fit

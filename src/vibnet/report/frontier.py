@@ -7,7 +7,7 @@ from typing import Any
 from vibnet.errors import ArtefactError
 from vibnet.report import charts
 from vibnet.report.render import render
-from vibnet.surgery.artefact import write
+from vibnet.surgery.files import write
 
 RECORD, PAGE, TEMPLATE = "frontier.json", "frontier.html", "frontier.html"
 SCHEMA, VERSION = "vibnet.frontier", 1

@@ -7,7 +7,7 @@ from vibnet.report import charts
 from vibnet.report.record import PAGE, Recorded
 from vibnet.report.render import render
 from vibnet.report.rows import grain, rows, verdict
-from vibnet.surgery.artefact import write
+from vibnet.surgery.files import write
 
 TEMPLATE = "page.html"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from vibnet.errors import ArtefactError
 from vibnet.report.frontier import text
-from vibnet.surgery.artefact import write
+from vibnet.surgery.files import write
 
 COLUMNS = {"r_W": "r_W (%)", "macs": "MACs (M)", "r_N": "r_N (%)", "test": "test error (%)"}
 

@@ -2,14 +2,10 @@
 
 import hashlib
 import json
-import os
-import secrets
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
@@ -19,22 +15,10 @@ from vibnet.graph.cut import select, state_sizes
 from vibnet.graph.numbers import state as state_numbers
 from vibnet.graph.sites import fingerprint
 from vibnet.graph.stock import replace_in, replaceable, with_free_heads
+from vibnet.surgery import pretrained
+from vibnet.surgery.files import PLAN, body_of, path_of, weights_of, write
 from vibnet.surgery.plan import Plan, digest
 from vibnet.surgery.prune import Report, report_of, shapes_of
-
-PLAN = "plan.json"
-_KINDS: dict[str, Any] = {
-    "plan": dict,
-    "weights": str,
-    "sha256": str,
-    "aliases": dict[str, str],
-    "buffers": list[str],
-    "depthwise": list[str],
-    "widths": dict[str, int],
-    "selected": list[str],
-    "numbers": dict[str, int],
-    "given": dict[str, int],
-}
 
 
 def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> None:
@@ -42,6 +26,11 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
 
     The plan is replaced last and names its weights by their checksum, so that a folder holds the
     old model or the new one, complete, whenever the program is stopped.
+
+    A model of transformers gets a `config.json` and an index of its weights too. Where the class
+    itself can make the small model, as with equal widths in all layers, they are those of the
+    small one, and `from_pretrained` reads the folder; else those of the model before the cut, and
+    `vibnet.load(folder)` does.
 
     Args:
         small: what `prune` returned.
@@ -54,9 +43,17 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
             report tells of, or there can be no such folder. Nothing is written.
     """
     checks.module("save", small)
-    target = _path("save", folder)
+    target = path_of("save", folder)
     report = _report(small, report)
-    tensors: dict[str, Tensor] = {}
+    body, names = described(small, report)
+    held = dict(small.state_dict(keep_vars=True))
+    held.update((k, v) for k, v in small.named_buffers() if k in body["buffers"])
+    tensors = {name: held[name].detach().contiguous() for name in names}
+    put(target, [tensors], body, pretrained.uniform_or_dense(small, report, body["config"]))
+
+
+def described(small: nn.Module, report: Report) -> tuple[dict[str, Any], list[str]]:
+    """What a folder says of a small model beside its files, and the tensors that it holds."""
     aliases: dict[str, str] = {}
     seen: dict[int, str] = {}
     held = small.state_dict(keep_vars=True)
@@ -66,13 +63,8 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
             aliases[name] = seen[id(value)]
         else:
             seen[id(value)] = name
-            tensors[name] = value.detach().contiguous()
-    content = save_tensors(tensors)
-    checksum = hashlib.sha256(content).hexdigest()
-    body: dict[str, Any] = {
+    body = {
         "plan": json.loads(report.plan.to_json()),
-        "weights": f"model-{checksum[:16]}.safetensors",
-        "sha256": checksum,
         "aliases": aliases,
         "buffers": sorted(cut),
         "depthwise": sorted(report.depthwise),
@@ -80,25 +72,47 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
         "selected": sorted(report.selected),
         "numbers": report.numbers,
         "given": report.given,
+        "config": pretrained.config_of(small),
     }
-    body["digest"] = digest(body)
+    return body, list(seen.values())
+
+
+def put(
+    target: Path,
+    parts: Iterable[dict[str, Tensor]],
+    body: dict[str, Any],
+    config: pretrained.Config,
+) -> None:
+    """Write the files of a folder, one for every part of the tensors; the plan last.
+
+    Raises:
+        ArtefactError: there can be no such folder.
+    """
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtefactError(
             f"save: {target} cannot be made a folder ({error}). Name another."
         ) from error
-    write(target / body["weights"], content)
+    files: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for tensors in parts:
+        content = save_tensors(tensors, {"format": "pt"})
+        checksum = hashlib.sha256(content).hexdigest()
+        name = f"model-{checksum[:16]}.safetensors"
+        write(target / name, content)
+        files[name] = checksum
+        places.update(dict.fromkeys(tensors, name))
+    if config:
+        index = {"metadata": {}, "weight_map": places}
+        write(target / pretrained.INDEX, json.dumps(index, indent=1).encode())
+        write(target / pretrained.CONFIG, json.dumps(config, indent=1).encode())
+    body = {**body, "files": files}
+    body["digest"] = digest(body)
     write(target / PLAN, json.dumps(body, indent=1).encode())
     for old in target.glob("model-*.safetensors"):
-        if old.name != body["weights"]:
+        if old.name not in files:
             old.unlink()
-
-
-def _path(function: str, folder: object) -> Path:
-    if not isinstance(folder, (str, os.PathLike)):
-        raise ConfigError(f"{function}: the folder must be a path, got {folder!r}.")
-    return Path(folder)
 
 
 def _report(small: nn.Module, given: object) -> Report:
@@ -125,92 +139,32 @@ def _report(small: nn.Module, given: object) -> Report:
     return report
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; one that is there keeps its mode, a link its target."""
-    path = path.resolve() if path.is_symlink() else path
-    name = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))
-    try:
-        with Path(name).open("xb") as file:
-            if path.is_file():
-                shutil.copymode(path, name)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.errno:
-            error.filename = str(path)  # a full disk does not say where, others name our own file
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _body(folder: Path) -> dict[str, Any]:
-    try:
-        body = json.loads((folder / PLAN).read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        what = "it is a file" if folder.is_file() else f"there is no {PLAN} in it"
-        raise ArtefactError(
-            f"load: {folder} holds no saved model, for {what}. Name the folder of a save."
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(
-            f"load: {folder / PLAN} is not complete ({error}). Save the model again."
-        ) from error
-    if not isinstance(body, dict) or "digest" not in body:
-        raise ArtefactError(
-            f"load: {folder / PLAN} is not complete: it holds no dict with a digest. Save the "
-            f"model again."
-        )
-    stated = body.pop("digest")
-    if digest(body) != stated:
-        raise ArtefactError(
-            f"load: {folder / PLAN} was altered after it was written: its digest does not fit."
-        )
-    body = {"numbers": {}, "given": {}, **body}  # younger than the format
-    if wrong := checks.misfits(body, _KINDS):
-        raise ArtefactError(f"load: {folder / PLAN}: {wrong}. Save the model again.")
-    return body
-
-
-def _weights(folder: Path, body: dict[str, Any]) -> dict[str, Tensor]:
-    path = folder / body["weights"]
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ArtefactError(f"load: {path} is missing. Save the model again.") from error
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"load: {path} cannot be read ({error}).") from error
-    if hashlib.sha256(content).hexdigest() != body["sha256"]:
-        raise ArtefactError(f"load: {path} is truncated or altered: its checksum does not fit.")
-    try:
-        return load_tensors(content)
-    except SafetensorError as error:  # pragma: no cover - the checksum has caught it
-        raise ArtefactError(f"load: {path} cannot be read ({error}).") from error
-
-
-def load(folder: str | Path, model: nn.Module) -> nn.Module:
+def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     """Put a saved small model into a fresh model of the class it was cut from.
 
     Args:
         folder: of a `save`.
         model: a model as it was before the cut, any weights; changed only when all checks passed.
-            What it holds on the meta device comes to the CPU, all else stays where it is.
+            What it holds on the meta device comes to the CPU, all else stays where it is. A model
+            of transformers need not be given: its class is made on the CPU, in evaluation mode.
 
     Returns:
         The same object, now small.
 
     Raises:
         ConfigError: no path, or no module.
-        ArtefactError: files missing, truncated or altered, a model of another shape, or one with
-            tensors on the meta device that were not saved.
+        ArtefactError: files missing, truncated or altered, a model of another shape, one with
+            tensors on the meta device that were not saved, or no model where none can be made.
     """
-    folder = _path("load", folder)
-    checks.module("load", model)
-    body = _body(folder)
+    folder = path_of("load", folder)
+    if model is not None:
+        checks.module("load", model)
+    body = body_of(folder)
     try:
         plan = Plan.from_json(json.dumps(body["plan"]))
     except PlanError as error:
         raise ArtefactError(f"load: {folder / PLAN}: {error}") from error
+    model = pretrained.built(body["config"]) if model is None else model
     attention = plan.request.attention and bool(replaceable(model))
     whole = with_free_heads(model) if attention else model
     found = fingerprint(whole)
@@ -219,7 +173,7 @@ def load(folder: str | Path, model: nn.Module) -> nn.Module:
             f"load: {folder} was cut from another model (hash {plan.source}, this "
             f"{type(model).__name__} has {found}). Pass the model as it was before the cut."
         )
-    tensors = _weights(folder, body)
+    tensors = weights_of(folder, body)
     selected = [n for n in body["selected"] if type(_linear(whole, n)) is nn.Linear]
     aliases: dict[str, str] = body["aliases"]
     buffers = {name for name, _ in whole.named_buffers()} & set(body["buffers"])

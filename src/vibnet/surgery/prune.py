@@ -48,6 +48,7 @@ class Report:
         shapes: of every parameter and buffer of the small model's state.
         numbers: attributes of modules that count units (heads, split sizes), with their values.
         replaced: attentions that took a stock one's place.
+        example: what the model was called with.
     """
 
     plan: Plan
@@ -62,6 +63,7 @@ class Report:
     numbers: dict[str, int] = field(default_factory=dict)
     replaced: tuple[str, ...] = ()
     given: dict[str, int] = field(default_factory=dict)
+    example: Any = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         before, after = self.weights
@@ -134,6 +136,12 @@ def prune(
         )
     arguments(example)
     inner = gated.model if gated is not None else model
+    if verify and (empty := [k for k, p in inner.named_parameters() if p.is_meta]):
+        raise PlanError(
+            f"prune: {len(empty)} tensors of {type(inner).__name__} are on the meta device "
+            f"({empty[0]}, ...), so it cannot be run. Cut its files with vibnet.prune_files, or "
+            f"its shapes alone with verify=False."
+        )
     if gated is not None:
         graph = gated.graph
         kept = gated.kept() if plan is None else planning.mask(graph, plan)
@@ -159,19 +167,21 @@ def prune(
         reference = model if plan is None else inner
         gap = compare(reference, inner, small, graph, kept, multipliers, example)
     count = tuple(sum(p.numel() for p in m.parameters()) for m in (inner, small))
-    report = _report(small, graph, kept, tensors, (count[0], count[1]), gap)
+    report = told(small, graph, kept, tensors, (count[0], count[1]), gap, example)
     _REPORTS[small] = report
     return small, report
 
 
-def _report(
+def told(
     small: nn.Module,
     graph: Graph,
     kept: Mask,
     tensors: dict[str, list[list[int]]],
     count: tuple[int, int],
     gap: float | None,
+    example: Any,
 ) -> Report:
+    """The report of a cut."""
     made = planning.of_graph(graph, kept)
     widths = {
         name: int(np.where(units < 0, True, kept[units]).sum())
@@ -190,6 +200,7 @@ def _report(
         counts(graph.numbers, kept),
         tuple(k for k, m in small.named_modules() if isinstance(m, (Attention, WindowAttention))),
         {k: m.given for k, m in small.named_modules() if isinstance(m, SelectedLinear)},
+        example,
     )
 
 

@@ -171,6 +171,16 @@ def _check(exact: Answers, found: Answers, noise: list[list[float]]) -> float:
     return max(map(difference, exact, found))
 
 
+def agree(one: nn.Module, other: nn.Module, example: Any) -> bool:
+    """Whether two models answer alike, in their own types, as far as rounding lets one tell."""
+    inputs, exact, noise = reference(one, example, None)
+    try:
+        _check(exact, [answers(other, x, None) for x in inputs], noise)
+    except VerificationError:
+        return False
+    return True
+
+
 def _folded(
     inner: nn.Module, graph: Graph, multipliers: Tensor | None, dtype: torch.dtype | None
 ) -> nn.Module:

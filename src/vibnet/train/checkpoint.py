@@ -10,7 +10,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from vibnet.errors import ArtefactError
-from vibnet.surgery.artefact import write
+from vibnet.surgery.files import write
 from vibnet.surgery.plan import digest
 
 KEPT = 2

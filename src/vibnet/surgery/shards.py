@@ -1,0 +1,159 @@
+"""Cut the files of a model that need not fit into memory: one shard after the other."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from vibnet.errors import ArtefactError, PlanError
+from vibnet.graph import checks
+from vibnet.graph.constraints import Mask
+from vibnet.graph.cut import sliced
+from vibnet.graph.example import arguments
+from vibnet.graph.probe import analyse
+from vibnet.graph.sites import Graph, fingerprint
+from vibnet.graph.stock import ready
+from vibnet.surgery import plan as planning
+from vibnet.surgery import pretrained
+from vibnet.surgery.artefact import described, put
+from vibnet.surgery.files import path_of
+from vibnet.surgery.plan import Plan
+from vibnet.surgery.prune import Report, smaller, told
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def prune_files(
+    model: nn.Module, plan: Plan, example: Any, source: str | Path, target: str | Path
+) -> Report:
+    """Cut safetensors files by a plan, one file after the other, into a folder for `vibnet.load`.
+
+    No more than one file, and what stays of it, is in memory. Nothing is verified, for the model
+    never runs: the report says so.
+
+    Args:
+        model: of the files' class and shapes; it may be on the meta device, and is left untouched.
+        plan: what to keep.
+        example: what the model is called with, for tracing; small.
+        source: a folder with safetensors files, or one such file.
+        target: a folder, as `vibnet.save` writes it; made if missing.
+
+    Returns:
+        The report of the cut.
+
+    Raises:
+        ConfigError: no module, no paths, or an example without a tensor.
+        CaptureError: the model does not run on the example.
+        PlanError: the plan does not fit the model, or picks single features or inputs.
+        ArtefactError: the files lack a tensor of the model, hold one that it does not have or one
+            of another shape, or cannot be read; or there can be no such target. Nothing is written.
+    """
+    checks.module("prune_files", model)
+    folder, out = path_of("prune_files", source), path_of("prune_files", target)
+    planning.check(plan)
+    if plan.features or plan.inputs:
+        raise PlanError(
+            "prune_files: the plan picks single features or inputs by index, which only a loaded "
+            "model can be given. Use vibnet.prune."
+        )
+    arguments(example)
+    inner = ready(model, plan.request)
+    planning.check(plan, fingerprint(inner))
+    files = _files(folder)
+    names = _checked(inner, files)
+    if out.resolve() == (folder if folder.is_dir() else folder.parent).resolve():
+        raise ArtefactError(
+            f"prune_files: {out} is where the files of the whole model lie. Name another folder."
+        )
+    graph = analyse(inner, example, plan.request)
+    kept = planning.mask(graph, plan)
+    small, tensors = smaller(inner, graph, kept, None)
+    counts = [sum(p.numel() for p in m.parameters()) for m in (inner, small)]
+    report = told(small, graph, kept, tensors, (counts[0], counts[1]), None, example)
+    body, _ = described(small, report)
+    config = pretrained.uniform_or_dense(small, report, body["config"])
+    put(out, _parts(files, names, graph, kept), body, config)
+    return report
+
+
+def _files(folder: Path) -> list[Path]:
+    """The safetensors files of a model: those its index names, else all of the folder."""
+    if folder.is_file():
+        return [folder]
+    index = folder / pretrained.INDEX
+    if index.is_file():
+        try:
+            found = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ArtefactError(f"prune_files: {index} cannot be read ({error!r}).") from error
+        return [folder / name for name in found]
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ArtefactError(
+            f"prune_files: there is no safetensors file in {folder}. Name the folder of a model."
+        )
+    return files
+
+
+def _shapes(files: list[Path]) -> dict[str, Shapes]:
+    """The shapes of the tensors in every file, from their heads alone."""
+    out: dict[str, Shapes] = {}
+    for path in files:
+        try:
+            with safe_open(path, "pt") as held:
+                out[path.name] = {
+                    k: tuple(held.get_slice(k).get_shape()) for k in held.offset_keys()
+                }
+        except (OSError, SafetensorError) as error:
+            raise ArtefactError(f"prune_files: {path} cannot be read ({error}).") from error
+    return out
+
+
+def _checked(model: nn.Module, files: list[Path]) -> dict[str, str]:
+    """Under which name the cut files hold every tensor that is copied, by its name now."""
+    first: dict[int, str] = {}
+    held = model.state_dict(keep_vars=True)
+    known = {name: first.setdefault(id(value), name) for name, value in held.items()}
+    shapes = {name: tuple(value.shape) for name, value in model.named_buffers()}
+    shapes.update((name, tuple(value.shape)) for name, value in held.items())
+    names: dict[str, str] = {}
+    kind, where = type(model).__name__, files[0].parent
+    for file, found in _shapes(files).items():
+        for name, shape in found.items():
+            if name not in shapes:
+                raise ArtefactError(
+                    f"prune_files: {file} in {where} holds {name}, which this {kind} does not have "
+                    f"(it has {', '.join(list(known)[:3])} ...). Pass a model of the class that "
+                    f"the files were saved from."
+                )
+            if shapes[name] != shape:
+                raise ArtefactError(
+                    f"prune_files: {name} has shape {shape} in {file}, but {shapes[name]} in this "
+                    f"{kind}. Pass a model of the configuration that the files were saved from."
+                )
+            if name in known and known[name] not in names.values():
+                names[name] = known[name]
+    if missing := sorted(set(known.values()) - set(names.values())):
+        raise ArtefactError(
+            f"prune_files: the files in {where} lack {len(missing)} tensors of this {kind}: "
+            f"{', '.join(missing[:3])}. Name the folder of the whole model."
+        )
+    return names
+
+
+def _parts(
+    files: list[Path], names: dict[str, str], graph: Graph, kept: Mask
+) -> Iterator[dict[str, Tensor]]:
+    """What stays of every file."""
+    for path in files:
+        with safe_open(path, "pt") as held:
+            part = {
+                names[name]: sliced(held.get_tensor(name), names[name], graph, kept).contiguous()
+                for name in held.offset_keys()
+                if name in names
+            }
+        if part:
+            yield part

@@ -1,0 +1,130 @@
+"""Models of transformers: saved with their configuration, loaded by one call."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from hf import transformers
+from torch import nn
+
+import vibnet
+from vibnet.errors import ArtefactError
+from vibnet.surgery.files import body_of
+from vibnet.surgery.pretrained import CONFIG, INDEX, config_of
+
+X = torch.randint(0, 100, (2, 7), generator=torch.Generator().manual_seed(0))
+
+
+def llama(groups=2, **more):
+    """A Llama small enough for a test, its weights no zeros and no ones."""
+    hf = transformers()
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 8, "num_key_value_heads": groups}
+    config = hf.LlamaConfig(**sizes, **heads, vocab_size=100, use_cache=False, **more)
+    torch.manual_seed(0)
+    return hf.LlamaForCausalLM(config).eval()
+
+
+def halved(model, example=X):
+    """Every site without the first half of its units."""
+    found = vibnet.plan(model, example)
+    return replace(found, kept={k: list(range(n // 2, n)) for k, n in found.sizes.items()})
+
+
+def config_in(folder):
+    return json.loads((folder / CONFIG).read_text())
+
+
+def same(model, small):
+    with torch.no_grad():
+        return torch.equal(model(X).logits, small.eval()(X).logits)
+
+
+@pytest.mark.parametrize(("groups", "left"), [(8, 4), (2, 1)])
+def test_equal_widths_are_written_into_the_configuration(groups, left, tmp_path):
+    model = llama(groups)
+    small, _ = vibnet.prune(model, halved(model), X)
+    vibnet.save(small, tmp_path)
+    found, before = config_in(tmp_path), config_of(model)
+    changed = {k: v for k, v in found.items() if v != before[k]}
+    assert changed == {
+        "num_attention_heads": 4,
+        "num_key_value_heads": left,
+        "intermediate_size": 48,
+    }
+    hf = transformers()
+    assert same(hf.AutoModelForCausalLM.from_pretrained(tmp_path).eval(), small)
+    assert same(vibnet.load(tmp_path), small)
+
+
+def test_unequal_widths_come_back_by_one_call_and_from_pretrained_refuses_them(tmp_path):
+    model = llama()
+    wanted = halved(model)
+    wanted.kept["model.layers.1.mlp.gate_proj"] = [0, 1, 2]
+    small, _ = vibnet.prune(model, wanted, X)
+    vibnet.save(small, tmp_path)
+    assert config_in(tmp_path) == config_of(model)
+    loaded = vibnet.load(tmp_path)
+    assert same(loaded, small)
+    assert not loaded.training
+    assert type(loaded) is type(model)
+    hf = transformers()
+    with pytest.raises(RuntimeError, match="mismatch"):
+        hf.AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_a_class_that_cannot_be_told_its_heads_keeps_its_configuration(tmp_path):
+    hf = transformers()
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    torch.manual_seed(0)
+    model = hf.BertModel(hf.BertConfig(**sizes, num_attention_heads=4, vocab_size=100)).eval()
+    small, _ = vibnet.prune(model, halved(model), X)
+    vibnet.save(small, tmp_path)
+    assert config_in(tmp_path) == config_of(model)
+    with torch.no_grad():
+        first, second = (m(X).last_hidden_state for m in (vibnet.load(tmp_path), small.eval()))
+    assert torch.equal(first, second)
+
+
+def test_the_type_of_the_numbers_comes_back(tmp_path):
+    model = llama().to(torch.bfloat16)
+    small, _ = vibnet.prune(model, halved(model), X)
+    vibnet.save(small, tmp_path)
+    assert config_in(tmp_path)["dtype"] == "bfloat16"
+    assert vibnet.load(tmp_path).lm_head.weight.dtype == torch.bfloat16
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_tied_weights_stay_tied(tmp_path):
+    model = llama(tie_word_embeddings=True)
+    small, _ = vibnet.prune(model, halved(model), X)
+    vibnet.save(small, tmp_path)
+    loaded = vibnet.load(tmp_path)
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    assert same(loaded, small)
+
+
+def test_a_class_that_is_not_there_is_named(tmp_path):
+    model = llama()
+    small, _ = vibnet.prune(model, halved(model), X)
+    small.config.architectures = None
+    vibnet.save(small, tmp_path)
+    path = tmp_path / "plan.json"
+    body = body_of(tmp_path)
+    body["config"]["architectures"] = ["NoSuchModel"]
+    path.write_text(json.dumps({**body, "digest": vibnet.surgery.plan.digest(body)}))
+    with pytest.raises(ArtefactError, match=r"the class NoSuchModel .* Install transformers, or"):
+        vibnet.load(tmp_path)
+    assert same(vibnet.load(tmp_path, llama()), small)
+
+
+def test_any_other_model_has_to_be_given(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    x = torch.ones(2, 3)
+    small, _ = vibnet.prune(model, halved(model, x), x)
+    vibnet.save(small, tmp_path)
+    assert not (tmp_path / CONFIG).exists()
+    assert not (tmp_path / INDEX).exists()
+    with pytest.raises(ArtefactError, match=r"no model was given.*pass the model"):
+        vibnet.load(tmp_path)
