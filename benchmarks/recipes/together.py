@@ -76,7 +76,9 @@ class Nets:
 class Adam:
     """Adam over tensors whose first axis counts runs, with rates that differ between them."""
 
-    def __init__(self, tensors: dict[str, Tensor], rates: Tensor, gate: Tensor, decay: Tensor):
+    def __init__(
+        self, tensors: dict[str, Tensor], rates: Tensor, gate: Tensor, decay: Tensor
+    ) -> None:
         self.m = {k: torch.zeros_like(v) for k, v in tensors.items()}
         self.v = {k: torch.zeros_like(v) for k, v in tensors.items()}
         self.rates, self.gate, self.decay, self.steps = rates, gate, decay, 0
