@@ -2,10 +2,10 @@
 
     python benchmarks/recipes/together.py --seeds 0 1 2 --set gamma=4e-4,6e-4 --set ema=0.999
 
-A hundred small matrices cost a step little more than one, so a dozen runs take the time of two or
-three. The objective and the schedules are those of `vibnet.fit`, the order of the images is shared
-by all runs and the random numbers are others, so results agree in the mean, not in the bits: what
-is found here is a hint, which `seeds.py` has to confirm. Dense networks are kept in --work.
+What a step costs beside its products is paid once for all runs. The objective and the schedules are
+those of `vibnet.fit`, the order of the images is shared by all runs and the random numbers are
+others: what is found here is a hint, which `seeds.py` has to confirm. Dense networks are kept in
+--work.
 """
 
 import argparse
@@ -32,8 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import host
 
 RESULTS = Path(__file__).parent / "results" / "together"
-WIDTHS = (784, 300, 100, 10)
-SITES = ("inputs", "fc1", "fc2")
+WIDTHS = (784, 300, 100)
 HELD = 10_000
 DENSE = ("seed", "dense_epochs", "batch", "lr", "weight_decay", "ema", "dense_schedule")
 LEFT_OUT = 5  # epochs between two looks at what is dead
@@ -181,12 +180,8 @@ def compact(nets: Nets, adam: Adam, pixels: Tensor | None) -> Tensor:
     """Leave out the units that are dead in all runs; every run keeps as many as the widest."""
     tables = (nets.tensors, nets.average, adam.m, adam.v)
     for i in range(3):
-        low = torch.full_like(nets.tensors[f"mu{i}"], -math.inf)
-        score = low.squeeze(1)
-        for table in tables[:2]:
-            score = torch.maximum(
-                score, (2 * table[f"mu{i}"].abs().log() - table[f"v{i}"]).squeeze(1)
-            )
+        scores = [2 * t[f"mu{i}"].abs().log() - t[f"v{i}"] for t in tables[:2]]
+        score = torch.maximum(*scores).squeeze(1)
         widest = int((score > -math.log(2)).sum(1).max())
         stay = score.topk(max(widest, 1), 1).indices.sort(1).values
         if i == 0:
@@ -291,7 +286,7 @@ def main() -> None:
     starts = dense(runs, data, asked.work)
     torch.manual_seed(min(asked.seeds))
     for start in starts:
-        for i, width in enumerate(WIDTHS[:3]):
+        for i, width in enumerate(WIDTHS):
             start[f"mu{i}"] = 1 + 0.01 * torch.randn(1, width)
             start[f"v{i}"] = -9 + 0.01 * torch.randn(1, width)
     nets = Nets(stacked(starts), gated=True)

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hf import transformers
+from hf import X, config_in, halved, llama, same, transformers
 from safetensors.torch import load_file, save_file
-from surgery.test_pretrained import X, config_in, halved, llama, same
 from torch import nn
 
 import vibnet

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +54,12 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
 
 def described(small: nn.Module, report: Report) -> tuple[dict[str, Any], list[str]]:
     """What a folder says of a small model beside its files, and the tensors that it holds."""
-    aliases: dict[str, str] = {}
-    seen: dict[int, str] = {}
     held = small.state_dict(keep_vars=True)
     cut = {k: v for k, v in small.named_buffers() if k in report.tensors and k not in held}
-    for name, value in {**held, **cut}.items():
-        if id(value) in seen:
-            aliases[name] = seen[id(value)]
-        else:
-            seen[id(value)] = name
+    firsts = first_names({**held, **cut})
     body = {
         "plan": json.loads(report.plan.to_json()),
-        "aliases": aliases,
+        "aliases": {name: first for name, first in firsts.items() if name != first},
         "buffers": sorted(cut),
         "depthwise": sorted(report.depthwise),
         "widths": report.widths,
@@ -74,7 +68,13 @@ def described(small: nn.Module, report: Report) -> tuple[dict[str, Any], list[st
         "given": report.given,
         "config": pretrained.config_of(small),
     }
-    return body, list(seen.values())
+    return body, list(dict.fromkeys(firsts.values()))
+
+
+def first_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """For every name the first one of the same tensor, under which it is stored."""
+    seen: dict[int, str] = {}
+    return {name: seen.setdefault(id(value), name) for name, value in tensors.items()}
 
 
 def put(

@@ -18,7 +18,7 @@ from vibnet.graph.sites import Graph, fingerprint
 from vibnet.graph.stock import ready
 from vibnet.surgery import plan as planning
 from vibnet.surgery import pretrained
-from vibnet.surgery.artefact import described, put
+from vibnet.surgery.artefact import described, first_names, put
 from vibnet.surgery.files import path_of
 from vibnet.surgery.plan import Plan
 from vibnet.surgery.prune import Report, smaller, told
@@ -114,12 +114,12 @@ def _shapes(files: list[Path]) -> dict[str, Shapes]:
 
 def _checked(model: nn.Module, files: list[Path]) -> dict[str, str]:
     """Under which name the cut files hold every tensor that is copied, by its name now."""
-    first: dict[int, str] = {}
     held = model.state_dict(keep_vars=True)
-    known = {name: first.setdefault(id(value), name) for name, value in held.items()}
+    known = first_names(held)
     shapes = {name: tuple(value.shape) for name, value in model.named_buffers()}
     shapes.update((name, tuple(value.shape)) for name, value in held.items())
     names: dict[str, str] = {}
+    wanted = set(known.values())
     kind, where = type(model).__name__, files[0].parent
     for file, found in _shapes(files).items():
         for name, shape in found.items():
@@ -134,9 +134,10 @@ def _checked(model: nn.Module, files: list[Path]) -> dict[str, str]:
                     f"prune_files: {name} has shape {shape} in {file}, but {shapes[name]} in this "
                     f"{kind}. Pass a model of the configuration that the files were saved from."
                 )
-            if name in known and known[name] not in names.values():
+            if known.get(name) in wanted:
                 names[name] = known[name]
-    if missing := sorted(set(known.values()) - set(names.values())):
+                wanted.remove(known[name])
+    if missing := sorted(wanted):
         raise ArtefactError(
             f"prune_files: the files in {where} lack {len(missing)} tensors of this {kind}: "
             f"{', '.join(missing[:3])}. Name the folder of the whole model."
