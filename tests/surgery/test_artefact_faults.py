@@ -62,15 +62,17 @@ def test_a_weight_file_is_named_by_what_is_in_it(tmp_path):
 
 
 def test_saving_again_leaves_the_new_weights_only_and_other_files_alone(tmp_path):
-    (tmp_path / "other.safetensors").write_bytes(b"somebody else's")
+    shard = "model-00001-of-00002.safetensors"
+    for name in ("other.safetensors", shard):
+        (tmp_path / name).write_bytes(b"somebody else's")
     small = pruned()
     for step in range(3):
         small[0].bias.data.add_(step)
         vibnet.save(small, tmp_path)
         (stated,) = json.loads((tmp_path / "plan.json").read_text())["files"]
-        assert weights_in(tmp_path) == sorted([stated, "other.safetensors"])
+        assert weights_in(tmp_path) == sorted([stated, shard, "other.safetensors"])
     vibnet.save(small, tmp_path)
-    assert weights_in(tmp_path) == sorted([stated, "other.safetensors"])
+    assert weights_in(tmp_path) == sorted([stated, shard, "other.safetensors"])
     assert torch.equal(vibnet.load(tmp_path, norms(1))[0].bias, small[0].bias)
 
 

@@ -100,3 +100,24 @@ def test_any_other_model_has_to_be_given(tmp_path):
     assert not (tmp_path / INDEX).exists()
     with pytest.raises(ArtefactError, match=r"no model was given.*pass the model"):
         vibnet.load(tmp_path)
+
+
+def test_a_folder_that_holds_the_whole_model_is_never_written_over(tmp_path):
+    model = llama()
+    small, _ = vibnet.prune(model, halved(model), X)
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(ArtefactError, match=r"holds a config\.json that no save wrote.*another"):
+        vibnet.save(small, tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_folder_of_an_earlier_save_is_written_again(tmp_path):
+    model = llama()
+    for kept in (4, 2):
+        wanted = halved(model)
+        wanted.kept["model.layers.0.mlp.gate_proj"] = list(range(kept))
+        small, _ = vibnet.prune(model, wanted, X)
+        vibnet.save(small, tmp_path)
+    assert same(vibnet.load(tmp_path), small)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1

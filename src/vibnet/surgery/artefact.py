@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from vibnet.surgery import pretrained
 from vibnet.surgery.files import PLAN, body_of, path_of, weights_of, write
 from vibnet.surgery.plan import Plan, digest
 from vibnet.surgery.prune import Report, report_of, shapes_of
+
+OURS = re.compile(r"model-[0-9a-f]{16}\.safetensors")
 
 
 def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> None:
@@ -86,8 +89,14 @@ def put(
     """Write the files of a folder, one for every part of the tensors; the plan last.
 
     Raises:
-        ArtefactError: there can be no such folder.
+        ArtefactError: there can be no such folder, or it holds the files of another model.
     """
+    theirs = [n for n in (pretrained.CONFIG, pretrained.INDEX) if (target / n).exists()]
+    if config and theirs and not (target / PLAN).exists():
+        raise ArtefactError(
+            f"save: {target} holds a {theirs[0]} that no save wrote, and it would be written over. "
+            f"Name another folder."
+        )
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,7 +120,7 @@ def put(
     body["digest"] = digest(body)
     write(target / PLAN, json.dumps(body, indent=1).encode())
     for old in target.glob("model-*.safetensors"):
-        if old.name not in files:
+        if OURS.fullmatch(old.name) and old.name not in files:
             old.unlink()
 
 
