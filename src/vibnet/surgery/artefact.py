@@ -24,6 +24,13 @@ from vibnet.surgery.prune import Report, report_of, shapes_of
 OURS = re.compile(r"model-[0-9a-f]{16}\.safetensors")
 
 
+class Named:
+    """Stands for a model of the class that a folder names itself."""
+
+
+NAMED = Named()
+
+
 def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> None:
     """Write a pruned model as `plan.json` and a safetensors file; no pickle.
 
@@ -148,7 +155,7 @@ def _report(small: nn.Module, given: object) -> Report:
     return report
 
 
-def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
+def load(folder: str | Path, model: nn.Module | Named = NAMED) -> nn.Module:
     """Put a saved small model into a fresh model of the class it was cut from.
 
     Args:
@@ -166,14 +173,14 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
             tensors on the meta device that were not saved, or no model where none can be made.
     """
     folder = path_of("load", folder)
-    if model is not None:
+    if not isinstance(model, Named):
         checks.module("load", model)
     body = body_of(folder)
     try:
         plan = Plan.from_json(json.dumps(body["plan"]))
     except PlanError as error:
         raise ArtefactError(f"load: {folder / PLAN}: {error}") from error
-    model = pretrained.built(body["config"]) if model is None else model
+    model = pretrained.built(body["config"]) if isinstance(model, Named) else model
     attention = plan.request.attention and bool(replaceable(model))
     whole = with_free_heads(model) if attention else model
     found = fingerprint(whole)
