@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vibnet.graph.culprits import Complaint, bisected, culprits
-from vibnet.graph.sites import Site
+from vibnet.graph.structure import Site
 
 
 def site(name):

@@ -10,7 +10,7 @@ from vibnet.errors import NoSitesError, PlanError
 from vibnet.graph.cut import cut
 from vibnet.graph.nested import nesting
 from vibnet.graph.probe import analyse
-from vibnet.graph.sites import Request
+from vibnet.graph.structure import Request
 from vibnet.layers import SelectedLinear
 from vibnet.surgery.plan import mask, of_graph
 from vibnet.zoo import LeNet5Caffe, LeNet300100

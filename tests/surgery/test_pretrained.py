@@ -21,6 +21,8 @@ def test_equal_widths_are_written_into_the_configuration(groups, left, tmp_path)
     found, before = config_in(tmp_path), config_of(model)
     changed = {k: v for k, v in found.items() if v != before[k]}
     assert changed == {
+        "hidden_size": 32,
+        "rms_norm_eps": 2e-6,
         "num_attention_heads": 4,
         "num_key_value_heads": left,
         "intermediate_size": 48,

@@ -15,8 +15,8 @@ from vibnet.graph.constraints import legal
 from vibnet.graph.nested import nesting
 from vibnet.graph.prices import totals
 from vibnet.graph.probe import analyse
-from vibnet.graph.sites import Graph, Request
 from vibnet.graph.stock import ready
+from vibnet.graph.structure import Graph, Request
 from vibnet.recipes.catalog import RECIPES
 from vibnet.report import read, write_page
 from vibnet.report.record import finished

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vibnet.graph.sites import Site
+from vibnet.graph.structure import Site
 from vibnet.graph.trace import Call
 
 

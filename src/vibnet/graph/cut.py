@@ -10,11 +10,12 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from vibnet.errors import PlanError
+from vibnet.graph import norms
 from vibnet.graph.constraints import Mask
 from vibnet.graph.labels import Array
 from vibnet.graph.numbers import counts, state
 from vibnet.graph.shadow import as_parameter
-from vibnet.graph.sites import Graph
+from vibnet.graph.structure import Graph
 from vibnet.layers import SelectedLinear
 
 Take = Callable[[Tensor, list[Array]], Tensor]
@@ -104,6 +105,7 @@ def cut(model: nn.Module, graph: Graph, kept: Mask, how: Take = take) -> dict[st
         if isinstance(owner, nn.Linear):
             select(owner, None if stay.all() else np.flatnonzero(stay), len(stay))
     state(model, counts(graph.numbers, kept))
+    norms.state(model, norms.eps_of(graph.norms, kept))
     return record
 
 
@@ -130,9 +132,17 @@ def _cut_one(
     if new is value:
         return value
     record[name] = [i.tolist() for i in positions(graph, name, kept)]
+    if how is take:
+        new = weighed(new, name, graph, kept)
     if isinstance(value, nn.Parameter):
         return as_parameter(new, value.requires_grad)
     return new
+
+
+def weighed(new: Tensor, name: str, graph: Graph, kept: Mask) -> Tensor:
+    """What stays of a parameter as it is in the small model: weights of norms are scaled."""
+    norm = norms.by_weight(graph.norms).get(name)
+    return new if norm is None else norm.scaled(new, kept)
 
 
 def sliced(value: Tensor, name: str, graph: Graph, kept: Mask, how: Take = take) -> Tensor:
@@ -198,6 +208,8 @@ def state_sizes(module: nn.Module, name: str, depthwise: set[str]) -> None:
     elif isinstance(module, nn.GroupNorm):
         module.num_groups = n[0] // (module.num_channels // module.num_groups)
         module.num_channels = n[0]
+    elif isinstance(module, nn.RMSNorm):
+        module.normalized_shape = tuple(n)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = n[0]
     elif isinstance(module, nn.Embedding):

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vibnet.graph.labeller import Labeller, Read
+from vibnet.graph.events import Read
+from vibnet.graph.labeller import Labeller
 from vibnet.graph.labels import Array
 from vibnet.graph.places import KEEPS_ELEMENTS
 from vibnet.graph.trace import Call, Trace

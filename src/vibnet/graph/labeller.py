@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from vibnet.graph import norms
+from vibnet.graph.events import Normed, Read, Write
 from vibnet.graph.labels import Array, Blocks, Labels, Split, plain
 from vibnet.graph.trace import Call, Trace
 
@@ -17,32 +19,6 @@ Rule = Callable[["Labeller", Call], Any]
 def _storage(x: Tensor) -> int:
     """The memory that a tensor lies in, by number: views share it."""
     return int(x.untyped_storage()._cdata)
-
-
-@dataclass(frozen=True)
-class Write:
-    """Units that a weight (or a bare parameter) makes: its name and their labels."""
-
-    parameter: str
-    atoms: Array
-    module: str
-
-
-@dataclass(frozen=True)
-class Read:
-    """A weighted sum over a dimension: the only use that lets a closed unit vanish exactly.
-
-    `groups` is 1 except in grouped convolutions, whose weight columns count within a group.
-    """
-
-    call: int
-    trace: int
-    source: Tensor
-    source_dim: int
-    parameter: str
-    parameter_dim: int
-    groups: int
-    atoms: Array
 
 
 @dataclass
@@ -62,6 +38,7 @@ class Labeller:
     parameters: dict[str, Dims] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
+    normed: list[Normed] = field(default_factory=list)
     blocks: list[Blocks] = field(default_factory=list)
     depthwise: set[str] = field(default_factory=set)
     within_group: dict[tuple[str, int], tuple[Array, int]] = field(default_factory=dict)
@@ -79,6 +56,7 @@ class Labeller:
     _index: int = 0
     _maybe_copies: set[int] = field(default_factory=set)
     _constants: set[int] = field(default_factory=set)
+    _norms: dict[int, norms.Found] = field(default_factory=dict)
 
     def add_model(self, model: nn.Module) -> None:
         """New labels for every dimension of every parameter and buffer (shared ones once)."""
@@ -104,6 +82,7 @@ class Labeller:
             if len(dims) > batch:
                 dims[batch][1] = np.arange(1, x.shape[batch] + 1)
             self._known[id(x)] = tuple(dims)
+        self._norms = norms.find(trace)
         for self._index, call in enumerate(trace.calls):
             self._apply(call)
         for x in trace.outputs:
@@ -200,13 +179,26 @@ class Labeller:
         """The call made just before."""
         return self.trace.calls[self._index - 1] if self.trace and self._index else None
 
+    @property
+    def norm(self) -> norms.Found | None:
+        """The root-mean-square norm that the call being labelled takes."""
+        return self._norms.get(self._index)
+
     def mix(self, dim: Array, call: Call) -> None:
         """A call that runs at any width makes numbers of units into others, without a weight.
 
-        Those units stay whole, unless no output depends on the call.
+        Those units stay whole, unless no output depends on the call, or it is a root-mean-square
+        norm that can follow.
         """
-        if self.trace is None or self._index in self.trace.live:
-            self.labels.pin(dim, f"{call} mixes it without a weight")
+        found = self.norm
+        if self.trace is not None and self._index not in self.trace.live:
+            return
+        if found is None or found.reason:
+            why = found.reason if found else f"{call} mixes it without a weight"
+            self.labels.pin(dim, why)
+        elif dim[0].any() and self.trace is not None:
+            adding = self.trace.calls[found.adding] if found.adding >= 0 else None
+            self.normed.append(Normed(len(self.dims_of) - 1, found, dim, adding))
 
     def split(self, x: Tensor) -> Split:
         """How the view that is being labelled gives out units; views are counted by trace."""
@@ -287,10 +279,13 @@ class Labeller:
                 return position
         return None
 
-    def write(self, weight: Tensor, dim: Array, call: Call) -> None:
-        """A weight makes the units of a dimension."""
+    def write(self, weight: Tensor, dim: Array, call: Call, bias: Tensor | None = None) -> None:
+        """A weight makes the units of a dimension, and a bias is added."""
         name = self.origin(weight)
         if name is None:
             self.labels.pin(dim, f"{call} makes it with a weight that is computed, not stored")
-        else:
-            self.writes.append(Write(name, dim[0], call.module))
+            return
+        at = self._parameter_dim(name, dim)
+        added = "" if bias is None else self.origin(bias) or "?"
+        where = self._index, len(self.dims_of) - 1, -1 if at is None else at
+        self.writes.append(Write(name, dim[0], call.module, *where, added))

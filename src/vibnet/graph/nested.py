@@ -8,9 +8,10 @@ from torch import nn
 
 from vibnet.errors import NoSitesError
 from vibnet.graph.constraints import Nesting
-from vibnet.graph.labeller import Labeller, Read
+from vibnet.graph.events import Read
+from vibnet.graph.labeller import Labeller
 from vibnet.graph.places import Flow, Place, rows
-from vibnet.graph.sites import Graph, Nested, Request, Site
+from vibnet.graph.structure import Graph, Nested, Request, Site
 from vibnet.graph.trace import Trace
 from vibnet.layers import SelectedLinear
 
@@ -62,7 +63,16 @@ def nest(
                 f"(or whose weight has another use), so no single feature can be cut there."
             )
         wanted.append((f"{name}:features", [found]))
+    late = np.concatenate([np.arange(0), *(s.units for s in graph.sources)])
     for site, readers in wanted:
+        for reader in readers:
+            units = graph.parameters[f"{reader.module}.weight"][1]
+            if np.isin(units[units >= 0], late).any():
+                raise NoSitesError(
+                    f"{site} would be single features of {reader.module}, which reads units that "
+                    f"a root-mean-square norm goes over: those close where they are written, all "
+                    f"readers at once. Leave {reader.module} out."
+                )
         graph = _with_site(graph, site, readers)
     return graph
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from vibnet.graph.constraints import EqualBlocks, Mask, legal
-from vibnet.graph.sites import Graph
+from vibnet.graph.structure import Graph
 
 
 def stuck(graph: Graph) -> dict[str, str]:
@@ -56,6 +56,8 @@ def without(graph: Graph, failed: dict[str, str]) -> Graph:
         good.append(replace(site, units=units))
     blocks = [replace(b, units=index[b.units]) for b in graph.blocks]
     places = [replace(p, units=index[p.units]) for p in graph.places]
+    norms = [replace(n, units=index[n.units]) for n in graph.norms]
+    sources = [replace(s, units=index[s.units]) for s in graph.sources]
     return replace(
         graph,
         sites=good,
@@ -69,4 +71,6 @@ def without(graph: Graph, failed: dict[str, str]) -> Graph:
         widths={k: index[u] for k, u in graph.widths.items()},
         remaps={k: index[u] for k, u in graph.remaps.items()},
         numbers={k: index[u] for k, u in graph.numbers.items() if (index[u] >= 0).any()},
+        norms=[n for n in norms if (n.units >= 0).any()],
+        sources=[s for s in sources if (s.units >= 0).any()],
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from vibnet.graph.labeller import Dims, Labeller, Read
+from vibnet.graph.events import Read
+from vibnet.graph.labeller import Dims, Labeller
 from vibnet.graph.labels import Array
 from vibnet.graph.trace import Trace
 
@@ -62,6 +63,21 @@ class Flow:
             out.append(call.args[0])
         return out
 
+    def own_output(self, made: Tensor, inside: int) -> Tensor | None:
+        """The output of a module call that is this tensor, unchanged, with no other use in there.
+
+        `inside` is the number of the module's call.
+        """
+        x = self.trace.modules[inside].output
+        chain = self.chain(x) if isinstance(x, Tensor) else []
+        at = next((k for k, step in enumerate(chain) if step is made), -1)
+        if at < 0:
+            return None
+        makers = {self.maker[id(step)] for step in chain[:at]}
+        used = {k for step in chain[: at + 1] for k in self.users[id(step)]} - makers
+        alone = all(inside not in self.trace.calls[k].stack for k in used)
+        return chain[0] if alone else None
+
     def maker_of(self, x: Tensor) -> str:
         """The operator that made a tensor."""
         return self.trace.calls[self.maker[id(x)]].op
@@ -115,7 +131,8 @@ def rows(dims: Dims) -> int | None:
     return repeat if whole else None
 
 
-def _place(dims: Dims, roots: Array, module: str, argument: int) -> Place | None:
+def laid_out(dims: Dims, roots: Array, module: str, argument: int) -> Place | None:
+    """The place at a tensor, if its units lie along one dimension and examples come first."""
     carrying = [k for k, dim in enumerate(dims) if roots[dim[0]].any()]
     repeat = rows(dims)
     if len(carrying) != 1 or repeat is None:
@@ -126,7 +143,7 @@ def _place(dims: Dims, roots: Array, module: str, argument: int) -> Place | None
 
 def _own_input(flow: Flow, read: Read, dims: dict[int, Dims], roots: Array) -> Place | None:
     for module, argument, x in flow.own_inputs(read):
-        return _place(dims[id(x)], roots, module, argument)
+        return laid_out(dims[id(x)], roots, module, argument)
     return None
 
 
@@ -151,7 +168,7 @@ def find(engine: Labeller, traces: Sequence[Trace], roots: Array) -> dict[tuple[
                 covered = flow.only_read(x, None) if k is not None else None
                 if k is None or not covered or any((number, r.call) in out for r in covered):
                     continue
-                place = _place(dims[id(x)], roots, trace.modules[k].name, -1)
+                place = laid_out(dims[id(x)], roots, trace.modules[k].name, -1)
                 if place is not None:
                     out.update({(number, r.call): place for r in covered})
                 break
@@ -170,7 +187,7 @@ def _consistent(
             total[module.name] += 1
     for (number, call), place in places.items():
         key = (place.module, place.argument)
-        if not any(_equal(place, other) for other in kinds[key]):
+        if not any(equal(place, other) for other in kinds[key]):
             kinds[key].append(place)
         stack = traces[number].calls[call].stack
         calls[key].add((number, stack[-1] if stack and place.argument >= 0 else -1 - call))
@@ -183,6 +200,7 @@ def _consistent(
     return {k: p for k, p in places.items() if (p.module, p.argument) in good - outputs}
 
 
-def _equal(a: Place, b: Place) -> bool:
+def equal(a: Place, b: Place) -> bool:
+    """Whether two places hold the same units in the same layout."""
     same = (a.dim, a.rank, a.repeat) == (b.dim, b.rank, b.repeat)
     return same and np.array_equal(a.units, b.units)

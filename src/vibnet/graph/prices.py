@@ -9,7 +9,7 @@ import numpy as np
 
 from vibnet.graph.constraints import Mask
 from vibnet.graph.labeller import Labeller
-from vibnet.graph.sites import Graph, Site
+from vibnet.graph.structure import Graph, Site
 from vibnet.graph.trace import Trace
 
 RELATIVE = ("macs", "params", "memory")

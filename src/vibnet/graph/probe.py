@@ -24,9 +24,10 @@ from vibnet.graph.pinning import unstuck, without
 from vibnet.graph.prices import price
 from vibnet.graph.replay import Replay
 from vibnet.graph.shadow import shadow
-from vibnet.graph.sites import NO_REQUEST, Graph, Request, Site, build
+from vibnet.graph.sites import build
 from vibnet.graph.splits import label
 from vibnet.graph.stock import explained, refuse_nested
+from vibnet.graph.structure import NO_REQUEST, Graph, Request, Site
 from vibnet.graph.trace import Call, Trace
 from vibnet.graph.unread import unread
 
@@ -198,7 +199,8 @@ class Probe:
                 return self._told(number, why, step)
             first = dims_of.get(id(old.args[0])) if old.args else None
             where = (places(call, first) for call in (old, new))
-            if numbers := different(old.numbers, new.numbers) or different(*where):
+            now = self.replay.unscaled(number, old, new, kept)
+            if numbers := different(old.numbers, now) or different(*where):
                 why = (
                     f"{old} computes with a number that depends on the width ({numbers[0]}, after "
                     f"a trial cut {numbers[1]}); write it out, or keep it in the module"

@@ -5,13 +5,16 @@ of a trial cut is labelled too, its parameters starting with the labels of the p
 and every position must come out as the unit that was predicted for it.
 """
 
+from typing import Any
+
 import numpy as np
 
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import renumber
 from vibnet.graph.labeller import Dims, Labeller
 from vibnet.graph.labels import Array, Labels
-from vibnet.graph.sites import Graph
+from vibnet.graph.norms import by_weight, close
+from vibnet.graph.structure import Graph
 from vibnet.graph.trace import Call, Trace
 
 
@@ -45,11 +48,25 @@ class Replay:
                 self._number(dim, units)
         for (name, _), (dim, _) in engine.within_group.items():
             self._number(dim, graph.within_group[name][0])
+        norms = by_weight(graph.norms)
+        self.adding = {
+            (n.trace, id(n.adding)): norms[n.found.weight]
+            for n in engine.normed
+            if n.found.weight in norms
+        }
         self.units[0] = -1
         self.units = self.units[self.roots]
 
     def _number(self, dim: Array, units: Array) -> None:
         self.units[self.roots[dim[0]]] = units  # a root stands for one unit
+
+    def unscaled(self, number: int, old: Call, new: Call, kept: Mask) -> list[Any]:
+        """The numbers of a cut model's call, with the eps of a norm as it was if it followed."""
+        norm = self.adding.get((number, id(old)))
+        if norm is None or len(new.numbers) != 1:
+            return new.numbers
+        right = close(new.numbers[0], norm.eps_of(kept))
+        return old.numbers if right else new.numbers
 
     def shape(self, dims: Dims, kept: Mask, known: dict[int, int]) -> tuple[int, ...]:
         """The shape that a tensor has after a cut; `known` holds the sizes of dimensions so far."""

@@ -7,7 +7,7 @@ import numpy as np
 from vibnet.graph.constraints import Mask
 from vibnet.graph.labels import Array
 from vibnet.graph.places import Place
-from vibnet.graph.sites import Graph, Nested
+from vibnet.graph.structure import Graph, Nested
 
 
 def restrict(graph: Graph, kept: Mask) -> Graph:
@@ -60,6 +60,8 @@ def restrict(graph: Graph, kept: Mask) -> Graph:
         nested=nested,
         remaps={k: left(u) for k, u in graph.remaps.items()},
         numbers={k: left(u) for k, u in graph.numbers.items()},
+        norms=[replace(n, units=left(n.units)) for n in graph.norms],
+        sources=[replace(s, units=left(s.units)) for s in graph.sources],
     )
 
 

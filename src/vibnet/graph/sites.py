@@ -1,138 +1,24 @@
 """Units, and the sites they form: who writes them, who reads them, why they may not be cut."""
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from vibnet.graph import checks
 from vibnet.graph.constraints import EqualBlocks
 from vibnet.graph.detours import Detour, detour
-from vibnet.graph.labeller import Labeller, Read
+from vibnet.graph.events import Read
+from vibnet.graph.labeller import Labeller
 from vibnet.graph.labels import Array
 from vibnet.graph.names import Names
-from vibnet.graph.numbers import Numbers
-from vibnet.graph.places import Place, find
+from vibnet.graph.norms import Norm
+from vibnet.graph.places import find
+from vibnet.graph.structure import Graph, Reader, Site, Source, fingerprint
 from vibnet.graph.trace import Trace
-
-
-@dataclass(frozen=True)
-class Site:
-    """Units that the same weights write. `units` are numbers of the graph, empty when pinned.
-
-    `reason` says why the site may not be cut, `ungated` why it may be cut but not gated. `first` is
-    its size, and `original` the numbers of its units, before the model was first cut.
-    """
-
-    name: str
-    size: int
-    units: Array
-    writers: tuple[str, ...]
-    readers: tuple[str, ...]
-    reason: str = ""
-    ungated: str = ""
-    weight: float = 1.0
-    costs: Mapping[str, float] = field(default_factory=dict)
-    nested: bool = False
-    original: Array | None = None
-    first: int = 0
-
-    @property
-    def positions(self) -> Array:
-        """The number that every unit had before the model was first cut."""
-        return np.arange(self.size) if self.original is None else self.original
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A stored weight that reads units: its name, the dimension of its columns, its groups."""
-
-    parameter: str
-    dim: int
-    groups: int
-    units: Array
-    foldable: bool
-    detour: Detour | None = None
-
-
-@dataclass(frozen=True)
-class Nested:
-    """The features that a linear layer is given, position by position.
-
-    `units` holds the unit of every feature, or -1 where it is cut already; `parents` that of what
-    writes it, or -1 where nothing that can be cut does.
-    """
-
-    module: str
-    units: Array
-    parents: Array
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked of a model: layers whose single features may go, whether its inputs may,
-    globs on parameters that the example never uses and that will never be used, and whether stock
-    attentions are to be replaced.
-    """
-
-    features: tuple[str, ...] = ()
-    inputs: bool = False
-    ignore: tuple[str, ...] = ()
-    attention: bool = False
-
-    @staticmethod
-    def of(
-        features: Sequence[str], inputs: bool, ignore: Sequence[str], attention: bool = False
-    ) -> "Request":
-        """A request from lists of names; a single string is one name, not its letters.
-
-        Raises:
-            ConfigError: something else than names, or `inputs` neither True nor False.
-        """
-        return Request(
-            tuple(checks.names("features", features)),
-            checks.flag("inputs", inputs),
-            tuple(checks.names("ignore", ignore)),
-            checks.flag("replace_attention", attention),
-        )
-
-
-NO_REQUEST = Request()
-
-
-@dataclass
-class Graph:
-    """Everything surgery needs to know of a model; no tensor of the model is in it."""
-
-    source: str
-    sites: list[Site]
-    pinned: list[Site]
-    parameters: dict[str, tuple[Array, ...]]
-    readers: list[Reader]
-    blocks: list[EqualBlocks]
-    within_group: dict[str, tuple[Array, int]]
-    depthwise: set[str]
-    places: list[Place]
-    unused: list[str]
-    total: int = 0
-    widths: dict[str, Array] = field(default_factory=dict)  # of norms without parameters
-    nested: list[Nested] = field(default_factory=list)
-    request: Request = field(default_factory=Request)
-    uses: dict[str, float] = field(default_factory=dict)  # of every number of a weight, an example
-    remaps: dict[str, Array] = field(default_factory=dict)  # the units that a buffer's numbers name
-    numbers: Numbers = field(default_factory=dict)  # the units that modules' attributes count
-    cuttable: dict[str, float] = field(default_factory=dict)  # shares of the whole model in sites
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A hash of a model's class, and the names, shapes and types of its state."""
-    lines = [type(model).__qualname__]
-    lines += [f"{k} {tuple(v.shape)} {v.dtype}" for k, v in sorted(model.state_dict().items())]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+from vibnet.graph.written import survey
 
 
 def _owner(parameter: str) -> str:
@@ -145,7 +31,12 @@ class _Builder:
         self.roots, self.pins = engine.labels.resolve()
         self.open = self.roots.copy()  # the classes that may be cut, the others as no unit
         self.open[np.isin(self.roots, list(self.pins))] = 0
-        self.places = find(engine, traces, self.open)
+        self.written = survey(engine, traces, self.roots, self.open)
+        self.pins |= self.written.pins
+        self.open[np.isin(self.open, list(self.written.pins))] = 0
+        self.late = np.isin(self.open, self.written.roots[self.written.roots > 0])
+        self.read = np.where(self.late, 0, self.open)  # the classes that close where they are read
+        self.places = find(engine, traces, self.read)
         count = engine.labels.count
         self.writers, self.readers, self.ungated = (Names(count) for _ in range(3))
         done: dict[str, Array] = {}
@@ -182,7 +73,9 @@ class _Builder:
                 reason = f"{read.parameter} is also used elsewhere, so no multiplier fits into it"
             self.readers.add(roots, _owner(read.parameter))
             if reason:
-                self.ungated.first(self.open[roots], reason)
+                self.ungated.first(self.read[roots], reason)
+        for root, reason in self.written.ungated.items():
+            self.ungated.first(np.array([root]), reason)
 
     def _detour(self, read: Read) -> bool:
         """Whether the multipliers of a read can go elsewhere: the same place in all its calls."""
@@ -242,21 +135,33 @@ class _Builder:
         parameters = {
             name: tuple(of(dim[0]) for dim in dims) for name, dims in engine.parameters.items()
         }
+
+        def part(atoms: Array, late: bool) -> Array:
+            """The numbers of those that close where they are written, or of the others."""
+            numbers: Array = np.where(self.late[roots[atoms]] == late, of(atoms), -1)
+            return numbers
+
         readers: dict[tuple[str, int], Reader] = {}
         for read in engine.reads:
             readers[read.parameter, read.parameter_dim] = Reader(
                 read.parameter,
                 read.parameter_dim,
                 read.groups,
-                of(read.atoms[0])
-                if read.groups > 1
-                else parameters[read.parameter][read.parameter_dim],
+                part(
+                    read.atoms[0]
+                    if read.groups > 1
+                    else engine.parameters[read.parameter][read.parameter_dim][0],
+                    late=False,
+                ),
                 self.foldable[read.parameter],
                 self.detours.get((read.parameter, read.parameter_dim)),
             )
-        places = {
-            (p.module, p.argument): replace(p, units=index[p.units]) for p in self.places.values()
-        }
+        found = (*self.places.values(), *self.written.places)
+        places = {(p.module, p.argument): replace(p, units=index[p.units]) for p in found}
+        sources = [
+            Source(name, dim, part(engine.parameters[name][dim][0], late=True))
+            for name, dim in sorted(self.written.stored)
+        ]
         blocks = [EqualBlocks(of(b.atoms[0]), b.blocks, b.why) for b in engine.blocks]
         names = {name for name, _ in self.model.named_parameters()}
         return Graph(
@@ -273,7 +178,20 @@ class _Builder:
             sum(s.size for s in sites),
             self._widths(of),
             remaps={name: of(dim[0]) for name, dim in engine.remaps.items()},
+            norms=self._norms(of),
+            sources=[s for s in sources if (s.units >= 0).any()],
         )
+
+    def _norms(self, of: Callable[[Array], Array]) -> list[Norm]:
+        """The root-mean-square norms over units that may be cut."""
+        out: dict[tuple[str, str, str], Norm] = {}
+        for normed in self.engine.normed:
+            found = normed.found
+            units = of(self.engine.parameters[found.weight][0][0])
+            if (units >= 0).any():
+                key = found.weight, found.module, found.attribute
+                out[key] = Norm(key[0], units, found.offset, found.eps, *key[1:], len(units))
+        return list(out.values())
 
     def _widths(self, of: Callable[[Array], Array]) -> dict[str, Array]:
         """The channels of norms that hold no tensor to tell them by."""

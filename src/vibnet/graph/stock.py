@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from vibnet.errors import CaptureError, NoSitesError
-from vibnet.graph.sites import Graph, Request
+from vibnet.graph.structure import Graph, Request
 from vibnet.graph.trace import Trace
 from vibnet.layers import Attention, WindowAttention
 

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from vibnet.errors import NoSitesError
-from vibnet.graph.sites import Graph
+from vibnet.graph.structure import Graph
 
 
 def unread(graph: Graph, model: nn.Module, ignore: Sequence[str]) -> dict[str, str]:

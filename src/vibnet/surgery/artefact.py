@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from vibnet.errors import ArtefactError, ConfigError, PlanError
 from vibnet.graph import checks
 from vibnet.graph.cut import select, state_sizes
+from vibnet.graph.norms import state as state_eps
 from vibnet.graph.numbers import state as state_numbers
-from vibnet.graph.sites import fingerprint
 from vibnet.graph.stock import replace_in, replaceable, with_free_heads
+from vibnet.graph.structure import fingerprint
 from vibnet.surgery import pretrained
 from vibnet.surgery.files import PLAN, body_of, path_of, weights_of, write
 from vibnet.surgery.plan import Plan, digest
@@ -75,6 +76,7 @@ def described(small: nn.Module, report: Report) -> tuple[dict[str, Any], list[st
         "widths": report.widths,
         "selected": sorted(report.selected),
         "numbers": report.numbers,
+        "eps": report.eps,
         "given": report.given,
         "config": pretrained.config_of(small),
     }
@@ -197,7 +199,8 @@ def load(folder: str | Path, model: nn.Module | Named = NAMED) -> nn.Module:
     if expected != {*tensors, *aliases} or not set(aliases.values()) <= set(tensors):
         raise ArtefactError(f"load: the weights in {folder} do not have the names of the model's.")
     _refuse_meta(whole, expected)
-    _refuse_numbers(whole, body["numbers"])
+    _refuse_numbers(whole, body["numbers"], int)
+    _refuse_numbers(whole, body["eps"], float)
     if attention:
         replace_in(model)
     state = {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
@@ -206,6 +209,7 @@ def load(folder: str | Path, model: nn.Module | Named = NAMED) -> nn.Module:
         select(layer, [], body["given"].get(name, layer.in_features))
     _fill(model, state, body)
     state_numbers(model, body["numbers"])
+    state_eps(model, body["eps"])
     return model
 
 
@@ -216,15 +220,15 @@ def _linear(model: nn.Module, name: str) -> nn.Linear:
     return module
 
 
-def _refuse_numbers(model: nn.Module, numbers: dict[str, int]) -> None:
+def _refuse_numbers(model: nn.Module, numbers: dict[str, Any], kind: type) -> None:
     """Refuse numbers of attributes that the model does not have."""
     modules = dict(model.named_modules())
     for name in numbers:
         owner, _, attribute = name.rpartition(".")
-        if type(vars(modules.get(owner, object)).get(attribute)) is not int:
+        if type(vars(modules.get(owner, object)).get(attribute)) is not kind:
             raise ArtefactError(
-                f"load: the plan sets {name}, but this {type(model).__name__} has no whole number "
-                f"of that name. Pass the model as it was before the cut."
+                f"load: the plan sets {name}, but this {type(model).__name__} has no number of "
+                f"that kind and name. Pass the model as it was before the cut."
             )
 
 

@@ -14,8 +14,8 @@ from vibnet.errors import ConfigError, NoSitesError
 from vibnet.graph import checks
 from vibnet.graph.prices import ABSOLUTE, PRICES, RELATIVE
 from vibnet.graph.probe import analyse
-from vibnet.graph.sites import Request, Site
 from vibnet.graph.stock import ready
+from vibnet.graph.structure import Request, Site
 from vibnet.methods import METHODS
 from vibnet.surgery.gated import Gated
 

@@ -26,6 +26,7 @@ KINDS: dict[str, Any] = {
     "widths": dict[str, int],
     "selected": list[str],
     "numbers": dict[str, int],
+    "eps": dict[str, float],
     "given": dict[str, int],
     "config": dict,
 }
@@ -84,7 +85,7 @@ def body_of(folder: Path) -> dict[str, Any]:
         raise ArtefactError(
             f"load: {folder / PLAN} was altered after it was written: its digest does not fit."
         )
-    body = {"numbers": {}, "given": {}, "config": {}, **body}  # younger than the format
+    body = {"numbers": {}, "eps": {}, "given": {}, "config": {}, **body}  # younger than the format
     if {"weights", "sha256"} <= set(body):  # older: a single file
         body["files"] = {body.pop("weights"): body.pop("sha256")}
     if wrong := checks.misfits(body, KINDS):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vibnet.errors import FoldError
 from vibnet.graph.constraints import Mask
-from vibnet.graph.sites import Graph
+from vibnet.graph.structure import Graph
 from vibnet.surgery.multiply import without_hooks
 
 
@@ -22,7 +22,7 @@ def fold(model: nn.Module, graph: Graph, multipliers: Tensor) -> None:
 
     Exact, for a reader is linear in what it reads and its weight has no other use. Where it has
     one, the multipliers go into an affine in front that only this reader sees, or into the weight
-    that writes the units.
+    that writes the units. Units that close where they are written are multiplied there.
 
     Raises:
         FoldError: there is no such place, or only positive multipliers come through.
@@ -52,6 +52,10 @@ def fold(model: nn.Module, graph: Graph, multipliers: Tensor) -> None:
             units = torch.as_tensor(graph.parameters[name][dim])
             scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
             _scale(state[name], dim, 1, scale)
+    for source in graph.sources:
+        units = torch.as_tensor(source.units)
+        scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
+        _scale(state[source.parameter], source.dim, 1, scale)
 
 
 def _scale(weight: Tensor, dim: int, groups: int, scale: Tensor) -> None:
@@ -70,7 +74,7 @@ def _columns(weight: Tensor, dim: int, groups: int, scale: Tensor) -> Tensor:
 
 
 def closed(model: nn.Module, graph: Graph, kept: Mask) -> nn.Module:
-    """A copy of a plain model of the same size whose readers ignore the units that go."""
+    """A copy of a plain model of the same size that ignores the units that go."""
     model = bare(model)
     state = dict(model.named_parameters(remove_duplicate=False))
     for reader in graph.readers:
@@ -79,4 +83,7 @@ def closed(model: nn.Module, graph: Graph, kept: Mask) -> nn.Module:
         with torch.no_grad():
             weight = state[reader.parameter]
             weight.mul_(_columns(weight, reader.dim, reader.groups, scale).to(weight))
+    for source in graph.sources:
+        stay = np.where(source.units < 0, True, kept[source.units])
+        _scale(state[source.parameter], source.dim, 1, torch.as_tensor(stay).double())
     return model

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from vibnet.errors import ConfigError
 from vibnet.graph.constraints import Mask, legal
 from vibnet.graph.nested import nesting
-from vibnet.graph.sites import Graph, Site
+from vibnet.graph.structure import Graph, Site
 from vibnet.layers import SelectedLinear
 from vibnet.methods import METHODS, Columns, Gate, joined
 from vibnet.surgery.multiply import Draw, Multiply, without_hooks

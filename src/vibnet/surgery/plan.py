@@ -16,8 +16,8 @@ from vibnet.graph import checks
 from vibnet.graph.constraints import Mask
 from vibnet.graph.nested import nesting
 from vibnet.graph.probe import analyse
-from vibnet.graph.sites import NO_REQUEST, Graph, Request
 from vibnet.graph.stock import ready
+from vibnet.graph.structure import NO_REQUEST, Graph, Request
 from vibnet.surgery.gated import Gated
 
 SCHEMA, VERSION = "vibnet.plan", 1

@@ -12,6 +12,7 @@ from torch import nn
 from vibnet.errors import ArtefactError
 from vibnet.graph.capture import capture
 from vibnet.graph.compare import same_calls
+from vibnet.graph.norms import close
 from vibnet.surgery.plan import Plan
 from vibnet.surgery.prune import Report, shapes_of
 from vibnet.surgery.verify import agree
@@ -81,12 +82,14 @@ def uniform(small: nn.Module, report: Report, dense: Config) -> Config | None:
     different widths, or the class cannot be told its width.
     """
     wanted = shapes_of(small)
+    dense = dense | _eps(dense, report)
+    every = sum(map(len, wanted.values()))
     before = _agreement(dense, wanted)
     useful = [c for c in _changes(dense, report.plan) if _agreement(dense | c, wanted) > before]
     for count in range(1, len(useful) + 1):
         for parts in itertools.islice(itertools.combinations(useful, count), MOST):
             change = {key: value for part in parts for key, value in part.items()}
-            shaped = len(change) == count and _agreement(dense | change, wanted) == len(wanted)
+            shaped = len(change) == count and _agreement(dense | change, wanted) == every
             if shaped and _same(small, report, dense | change):
                 return dense | change
     return None
@@ -104,13 +107,30 @@ def _changes(config: Config, plan: Plan) -> list[Config]:
     return [{key: value} for key, value in sorted(found)]
 
 
+def _eps(config: Config, report: Report) -> Config:
+    """The number under the root of all norms, where one follows the width and all are equal."""
+    wanted, plan = set(report.eps.values()), report.plan
+    shares = {size / len(plan.kept.get(name, range(size))) for name, size in plan.sizes.items()}
+    return {
+        key: eps
+        for eps in wanted
+        for key, value in config.items()
+        if len(wanted) == 1 and type(value) is float and any(close(value * s, eps) for s in shares)
+    }
+
+
 def _agreement(config: Config, wanted: dict[str, tuple[int, ...]]) -> int:
-    """How many tensors of the state have the shapes that are wanted; -1 without a model."""
+    """How many lengths of the state's tensors are those wanted; -1 without a model."""
     try:
         found = shapes_of(built(config, "meta"))
     except Exception:  # whatever a class says to numbers that do not fit each other
         return -1
-    return sum(found.get(name) == shape for name, shape in wanted.items())
+    return sum(
+        have == want
+        for name, shape in wanted.items()
+        if len(shape) == len(found.get(name, ()))
+        for have, want in zip(found[name], shape, strict=True)
+    )
 
 
 def _same(small: nn.Module, report: Report, config: Config) -> bool:

@@ -15,11 +15,12 @@ from vibnet.graph.capture import computed, place_of
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
 from vibnet.graph.example import arguments, shapes
+from vibnet.graph.norms import eps_of
 from vibnet.graph.numbers import counts
 from vibnet.graph.probe import analyse
 from vibnet.graph.restrict import restrict
-from vibnet.graph.sites import Graph, fingerprint
 from vibnet.graph.stock import ready
+from vibnet.graph.structure import Graph, fingerprint
 from vibnet.layers import Attention, SelectedLinear, WindowAttention
 from vibnet.surgery import plan as planning
 from vibnet.surgery.fold import fold
@@ -47,6 +48,7 @@ class Report:
             those that they pick from.
         shapes: of every parameter and buffer of the small model's state.
         numbers: attributes of modules that count units (heads, split sizes), with their values.
+        eps: attributes of root-mean-square norms that follow their width, with their values.
         replaced: attentions that took a stock one's place.
         example: what the model was called with.
     """
@@ -63,6 +65,7 @@ class Report:
     numbers: dict[str, int] = field(default_factory=dict)
     replaced: tuple[str, ...] = ()
     given: dict[str, int] = field(default_factory=dict)
+    eps: dict[str, float] = field(default_factory=dict)
     example: Any = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -75,8 +78,8 @@ class Report:
         lines += [f"{k} picks its {n} features by index" for k, n in self.selected.items()]
         if self.replaced:
             lines.append(f"attentions of any number of heads: {', '.join(self.replaced)}")
-        if self.numbers:
-            lines.append(f"set: {', '.join(f'{k} = {n}' for k, n in self.numbers.items())}")
+        if put := {**self.numbers, **self.eps}:
+            lines.append(f"set: {', '.join(f'{k} = {n:.9g}' for k, n in put.items())}")
         return "\n".join([*lines, str(self.plan)])
 
 
@@ -200,6 +203,7 @@ def told(
         counts(graph.numbers, kept),
         tuple(k for k, m in small.named_modules() if isinstance(m, (Attention, WindowAttention))),
         {k: m.given for k, m in small.named_modules() if isinstance(m, SelectedLinear)},
+        eps_of(graph.norms, kept),
         example,
     )
 

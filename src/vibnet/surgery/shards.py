@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from vibnet.errors import ArtefactError, PlanError
 from vibnet.graph import checks
 from vibnet.graph.constraints import Mask
-from vibnet.graph.cut import sliced
+from vibnet.graph.cut import sliced, weighed
 from vibnet.graph.example import arguments
 from vibnet.graph.probe import analyse
-from vibnet.graph.sites import Graph, fingerprint
 from vibnet.graph.stock import ready
+from vibnet.graph.structure import Graph, fingerprint
 from vibnet.surgery import plan as planning
 from vibnet.surgery import pretrained
 from vibnet.surgery.artefact import described, first_names, put
@@ -145,6 +145,12 @@ def _checked(model: nn.Module, files: list[Path]) -> dict[str, str]:
     return names
 
 
+def _small(value: Tensor, name: str, graph: Graph, kept: Mask) -> Tensor:
+    """What stays of a tensor, as it is in the small model."""
+    left = sliced(value, name, graph, kept)
+    return left if left is value else weighed(left, name, graph, kept).contiguous()
+
+
 def _parts(
     files: list[Path], names: dict[str, str], graph: Graph, kept: Mask
 ) -> Iterator[dict[str, Tensor]]:
@@ -152,9 +158,9 @@ def _parts(
     for path in files:
         with safe_open(path, "pt") as held:
             part = {
-                names[name]: sliced(held.get_tensor(name), names[name], graph, kept).contiguous()
+                own: _small(held.get_tensor(name), own, graph, kept)
                 for name in held.offset_keys()
-                if name in names
+                if (own := names.get(name)) is not None
             }
         if part:
             yield part

@@ -13,7 +13,7 @@ from vibnet.errors import VerificationError
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
 from vibnet.graph.example import arguments, tensors
-from vibnet.graph.sites import Graph
+from vibnet.graph.structure import Graph
 from vibnet.surgery.fold import bare, closed, fold
 from vibnet.surgery.gated import Gated
 

@@ -51,7 +51,7 @@ def convolution(engine: Labeller, call: Call) -> Dims:
     elif groups == 1:
         engine.read(x, 1, weight, 0 if transposed else 1, call)
         out = w[1] if transposed else w[0]
-        engine.write(weight, out, call)
+        engine.write(weight, out, call, bias)
     elif transposed:
         engine.read(x, 1, weight, 0, call)
         engine.blocks.append(Blocks(dims[1], groups, f"the {groups} groups of {call}"))
@@ -59,21 +59,23 @@ def convolution(engine: Labeller, call: Call) -> Dims:
     else:
         groups_of.read(engine, x, weight, groups, call)
         out = w[0]
-        engine.write(weight, out, call)
+        engine.write(weight, out, call, bias)
         engine.blocks.append(Blocks(out, groups, f"the {groups} groups of {call}"))
     if bias is not None:
         engine.labels.same(engine.dims(bias)[0], out, f"the bias of {call}")
     return (dims[0], out, *(plain(n) for n in call.out.shape[2:]))
 
 
-def _product(engine: Labeller, call: Call, a: Tensor, b: Tensor) -> Dims:
+def _product(
+    engine: Labeller, call: Call, a: Tensor, b: Tensor, bias: Tensor | None = None
+) -> Dims:
     left, right = engine.dims(a), engine.dims(b)
     if engine.origin(b) is not None and b.ndim == 2:
         engine.read(a, a.ndim - 1, b, 0, call)
-        engine.write(b, right[1], call)
+        engine.write(b, right[1], call, bias)
     elif engine.origin(a) is not None and a.ndim == 2:
         engine.read(b, b.ndim - 2 if b.ndim > 1 else 0, a, 1, call)
-        engine.write(a, left[0], call)
+        engine.write(a, left[0], call, bias)
     else:
         engine.crossed.extend((*left, *right))
         for dim in (left[-1], right[-2 if b.ndim > 1 else 0]):
@@ -113,7 +115,7 @@ def matmul(engine: Labeller, call: Call) -> Dims:
 def addmm(engine: Labeller, call: Call) -> Dims:
     """addmm, baddbmm, addmv: a product plus a bias."""
     bias, a, b = call.args[:3]
-    out = _product(engine, call, a, b)
+    out = _product(engine, call, a, b, bias)
     dims = engine.dims(bias)
     for back in range(1, len(dims) + 1):
         if dims[-back].shape[1] == out[-back].shape[1]:
@@ -129,7 +131,7 @@ def linear(engine: Labeller, call: Call) -> Dims:
     bias = call.args[2] if len(call.args) > 2 else None
     w = engine.dims(weight)
     engine.read(x, x.ndim - 1, weight, 1, call)
-    engine.write(weight, w[0], call)
+    engine.write(weight, w[0], call, bias)
     if bias is not None:
         engine.labels.same(engine.dims(bias)[0], w[0], f"the bias of {call}")
     return (*engine.dims(x)[:-1], w[0])
@@ -148,12 +150,22 @@ def batch_norm(engine: Labeller, call: Call) -> list[Dims | None]:
 
 def statistics(engine: Labeller, call: Call) -> list[Dims | None]:
     """Layer and group norms: a statistic over units, so none of them may be cut exactly."""
+    if engine.norm is not None and not engine.norm.reason:
+        return _root_mean_square(engine, call)
     for x in call.given:
         dims = engine.dims(x)
         for dim in dims[1:] or dims:
             engine.labels.pin(dim, f"{call} takes a statistic over it")
     outputs = [x for x in call.out if isinstance(x, Tensor)]
     return [engine.dims(call.args[0]), *([None] * (len(outputs) - 1))]
+
+
+def _root_mean_square(engine: Labeller, call: Call) -> list[Dims | None]:
+    """A norm of one call: its weight belongs to the last axis."""
+    dims = engine.dims(call.args[0])
+    engine.labels.same(engine.dims(call.args[2])[0], dims[-1], f"{call} normalises it")
+    engine.mix(dims[-1], call)
+    return [dims, *([None] * (len(call.results) - 1))]
 
 
 def group_norm(engine: Labeller, call: Call) -> list[Dims | None]:

@@ -1,0 +1,306 @@
+"""Units under a root-mean-square norm: closed where they are written, or refused by name."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import vibnet
+from vibnet.errors import NoSitesError
+from vibnet.graph.probe import analyse
+from vibnet.train.shrink import shrink
+
+WIDTH, WORDS = 8, 20
+X = torch.randint(0, WORDS, (3, 5), generator=torch.Generator().manual_seed(0))
+
+
+class Norm(nn.Module):
+    def __init__(self, width=WIDTH):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(width) + 0.5)
+        self.eps = 1e-2
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
+
+
+class Stream(nn.Module):
+    """Words, a stream of units with a branch under a norm, a head under another one."""
+
+    def __init__(self, norm=Norm, bias=True):
+        super().__init__()
+        self.words = nn.Embedding(WORDS, WIDTH)
+        self.norm, self.last = norm(), norm()
+        self.up, self.down = nn.Linear(WIDTH, 12), nn.Linear(12, WIDTH, bias=bias)
+        self.head = nn.Linear(WIDTH, 4)
+
+    def between(self, h):
+        """What stands between writing and the norms."""
+        return h
+
+    def forward(self, x):
+        h = self.between(self.words(x))
+        h = h + self.down(F.relu(self.up(self.norm(h))))
+        return self.head(self.last(h))
+
+
+def between(how, **layers):
+    """A stream with something between writing and reading."""
+
+    class Changed(Stream):
+        def between(self, h):
+            return how(self, h)
+
+    torch.manual_seed(0)
+    model = Changed()
+    for name, layer in layers.items():
+        setattr(model, name, layer)
+    return model.double()
+
+
+def stream(**options):
+    torch.manual_seed(0)
+    return Stream(**options).double()
+
+
+def trained(model, example=X):
+    """A gated copy as after training: means of both signs, every third unit closed."""
+    gated = vibnet.attach(model, example)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for site, gate in gated.all_gates():
+            gate.mu.copy_(torch.randn(site.size))
+            gate.mu[::3] = 1e-6
+    return gated.eval()
+
+
+def site_of(found, name="words"):
+    return next(s for s in found.sites if s.name == name)
+
+
+EXACT = {
+    "spelled": stream,
+    "torch's": lambda: stream(norm=lambda: nn.RMSNorm(WIDTH, eps=1e-2)),
+    "no bias": lambda: stream(bias=False),
+    "scaled": lambda: between(lambda m, h: h * 3 / 2),
+    "weighed": lambda: between(lambda m, h: h * m.w, w=nn.Parameter(torch.rand(WIDTH))),
+    "activations": lambda: between(lambda m, h: F.silu(torch.tanh(h)) + F.gelu(h) - h.abs()),
+    "dropout": lambda: between(lambda m, h: F.dropout(h, 0.5, m.training)),
+    "in place": lambda: between(lambda m, h: h.clone().mul_(2).add_(h)),
+    "turned": lambda: between(lambda m, h: h.transpose(1, 2).contiguous().transpose(1, 2)),
+    "cut in parts": lambda: between(lambda m, h: torch.cat([h[:, :2], h[:, 2:]], 1)),
+    "gated": lambda: between(lambda m, h: h * torch.sigmoid(h)),
+    "squared": lambda: between(lambda m, h: h.pow(2) / 3),
+    "by itself": lambda: between(lambda m, h: h + m.own(h), own=nn.Linear(WIDTH, WIDTH)),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_small_model_answers_as_the_gated_one(name):
+    model = EXACT[name]()
+    gated = trained(model)
+    site = site_of(gated)
+    assert not site.ungated
+    small, report = vibnet.prune(gated)
+    assert report.difference < 1e-13
+    assert small.words.weight.shape == (WORDS, 5)
+    assert small.head.weight.shape == (4, 5)
+    assert report.eps == dict.fromkeys(("norm.eps", "last.eps"), 0.01 * 8 / 5)
+    assert small.norm.eps == small.last.eps == 1e-2 * 8 / 5
+    other = torch.randint(0, WORDS, (2, 7), generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        assert (gated(other) - small(other)).abs().max() < 1e-13
+        closed_otherwise = trained(model)
+        closed_otherwise.gate("words").mu.neg_()
+        assert (gated(other) - closed_otherwise(other)).abs().max() > 1e-3
+
+
+def test_gates_stand_where_units_are_written_once_for_every_writer():
+    gated = trained(stream())
+    places = {(p.at, p.argument) for p in gated.places}
+    assert places == {("words", -1), ("down", -1), ("down", 0)}
+    draws = []
+    gated.model.norm.register_forward_pre_hook(lambda _m, args: draws.append(args[0]))
+    gated.train()
+    gated(X)
+    with torch.no_grad():
+        words = gated.model.words.weight[X]
+    z = draws[0].detach() / words
+    assert torch.allclose(z, z[:, :1].expand_as(z))  # one draw an example, the same for all tokens
+    assert not torch.allclose(z[0], z[1])
+
+
+def test_a_plan_cuts_a_plain_model():
+    model = stream()
+    found = vibnet.plan(model, X)
+    assert found.cuttable == {"weights": 1.0, "macs": 1.0}
+    wanted = replace(found, kept={"words": [1, 2, 5], "up": list(range(0, 12, 2))})
+    small, report = vibnet.prune(model, wanted, X)
+    assert report.difference < 1e-13
+    assert small.last.eps == 1e-2 * 8 / 3
+    assert torch.equal(small.last.weight, (model.last.weight * (8 / 3) ** 0.5)[[1, 2, 5]])
+
+
+def test_torchs_norm_states_its_new_width():
+    gated = trained(EXACT["torch's"]())
+    small, _ = vibnet.prune(gated)
+    assert small.norm.normalized_shape == (5,)
+    assert "normalized" not in str(small.norm) or "(5,)" in str(small.norm)
+
+
+REFUSED = {
+    "a number is added": (between(lambda m, h: h + 1), r"add in the model itself .* of zero"),
+    "sigmoid": (between(lambda m, h: torch.sigmoid(h)), r"sigmoid in the model itself"),
+    "cosine": (between(lambda m, h: h.cos()), r"cos in the model itself"),
+    "a norm with a mean": (
+        between(lambda m, h: m.other(h.transpose(1, 2)).transpose(1, 2), other=nn.BatchNorm1d(8)),
+        r"batch_norm.* makes something else of zero",
+    ),
+    "a view is written into": (
+        between(lambda m, h: (h := h * 1, h[:, :1].add_(1))[0]),
+        r"makes something else of zero",
+    ),
+    "a part is filled": (
+        between(lambda m, h: (h := h * 1, h[:, 1:2].fill_(1))[0]),
+        r"fill_ in the model itself .* makes something else of zero",
+    ),
+    "a part is copied over": (
+        between(lambda m, h: (h := h * 1, h[:, 1:2].copy_(h[:, :1].exp()))[0]),
+        r"makes something else of zero",
+    ),
+    "one unit is written into": (
+        between(lambda m, h: (h := h * 1, h[..., 0].add_(1))[0]),
+        r"select in the model itself|makes something else of zero",
+    ),
+    "a mask": (
+        between(lambda m, h: h.masked_fill(h > 0, 1.0)),
+        r"masked_fill in the model itself .* of zero",
+    ),
+    "divided by itself": (between(lambda m, h: h / (h * h)), r"div in the model itself"),
+    "a weight of a norm elsewhere": (
+        between(lambda m, h: h * m.norm.weight),
+        r"norm\.weight weighs a root-mean-square norm over it, and has another use too",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_makes_something_else_of_zero_is_refused_by_name(name):
+    model, why = REFUSED[name]
+    found = vibnet.plan(model, X)
+    assert "words" not in found.sizes
+    with pytest.raises(AssertionError, match=why):
+        raise AssertionError(found.pinned["words"])
+    assert "up" in found.sizes  # the rest is cut all the same
+
+
+UNGATED = {
+    "positions": (
+        between(lambda m, h: h + m.at, at=nn.Parameter(torch.randn(5, WIDTH))),
+        "at is added to it and is no module's output",
+    ),
+    "a token in front": (
+        between(lambda m, h: torch.cat([m.at.expand(len(h), 1, -1), h], 1),
+                at=nn.Parameter(torch.randn(1, 1, WIDTH))),
+        "at is added to it and is no module's output",
+    ),
+    "written in the model": (
+        between(lambda m, h: h + F.linear(h, m.w), w=nn.Parameter(torch.randn(WIDTH, WIDTH))),
+        "is no module's own output",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNGATED)
+def test_what_no_gate_can_stand_at_is_cut_by_a_plan_only(name):
+    model, why = UNGATED[name]
+    site = site_of(analyse(model, X))
+    assert why in site.ungated
+    with pytest.raises(NoSitesError, match="words"):
+        vibnet.attach(model, X, include=["words"])
+    found = vibnet.plan(model, X)
+    small, report = vibnet.prune(model, replace(found, kept={"words": [0, 3, 4]}), X)
+    assert report.difference < 1e-13
+    assert small.head.in_features == 3
+
+
+def test_a_table_that_is_the_head_too_is_cut_by_a_plan_only():
+    class Tied(Stream):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(WIDTH, WORDS, bias=False)
+            self.head.weight = self.words.weight
+
+    torch.manual_seed(0)
+    model = Tied().double()
+    site = site_of(analyse(model, X))
+    assert "words.weight is also used elsewhere" in site.ungated
+    found = vibnet.plan(model, X)
+    small, report = vibnet.prune(model, replace(found, kept={"words": [0, 3, 4]}), X)
+    assert report.difference < 1e-13
+    assert small.head.weight is small.words.weight
+
+
+def test_a_module_that_writes_twice_is_gated_once_for_both():
+    class Twice(Stream):
+        def between(self, h):
+            return h + self.down(F.relu(self.up(self.norm(h))))
+
+    torch.manual_seed(0)
+    gated = trained(Twice().double())
+    assert not site_of(gated).ungated
+    _, report = vibnet.prune(gated)
+    assert report.difference < 1e-13
+
+
+def test_single_features_of_what_a_norm_gives_are_refused():
+    with pytest.raises(NoSitesError, match="which reads units that a root-mean-square norm goes"):
+        vibnet.attach(stream(), X, features=["head"])
+    with pytest.raises(NoSitesError, match="Leave up out"):
+        vibnet.plan(stream(), X, features=["up"])
+
+
+def test_units_that_are_read_beside_stay_gated_where_they_are_read():
+    gated = trained(stream())
+    late = {u for s in gated.graph.sources for u in s.units.tolist() if u >= 0}
+    assert late == set(site_of(gated).units.tolist())
+    assert {s.parameter for s in gated.graph.sources} == {
+        "words.weight",
+        "down.weight",
+        "down.bias",
+    }
+    for reader in gated.graph.readers:
+        assert late.isdisjoint(reader.units.tolist())
+        if reader.parameter == "down.weight":
+            assert (reader.units >= 0).all()
+
+
+def test_a_graph_after_two_cuts_is_that_of_one():
+    one, two = trained(stream()), trained(stream())
+    dead = np.zeros(one.graph.total, dtype=bool)
+    dead[one.sites[0].units[[1, 2, 6]]] = True
+    shrink(one, dead=dead)
+    first = dead.copy()
+    first[two.sites[0].units[[2, 6]]] = False
+    shrink(two, dead=first)
+    left = np.zeros(two.graph.total, dtype=bool)
+    left[two.sites[0].units[[1, 5]]] = True
+    shrink(two, dead=left)
+    assert one.model.norm.eps == two.model.norm.eps == 1e-2 * 8 / 5
+    with torch.no_grad():
+        assert (one(X) - two(X)).abs().max() < 1e-14
+
+
+def test_training_that_shrinks_goes_on_with_the_same_answers():
+    gated = trained(stream())
+    with torch.no_grad():
+        before = gated(X)
+        assert shrink(gated)
+        assert (gated(X) - before).abs().max() < 1e-14
+    small, report = vibnet.prune(gated)
+    with torch.no_grad():
+        assert (small(X) - before).abs().max() < 1e-13
+    assert report.difference < 1e-13
