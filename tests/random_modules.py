@@ -139,3 +139,23 @@ class Attention(nn.Module):
             return self.out(F.scaled_dot_product_attention(q, k, v))
         weights = torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
         return self.out(weights @ v)
+
+
+class RootMeanSquare(nn.Module):
+    """A norm over the last axis, spelled out; with an offset its weight counts from one."""
+
+    def __init__(self, size, offset=0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(size) + 0.5 - offset)
+        self.eps, self.offset = 1e-3, offset
+
+    def forward(self, x):
+        root = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+        weight = self.offset + self.weight if self.offset else self.weight
+        return x * root * weight
+
+
+def root_mean_square(size, rng):
+    """One of the spellings, torch's own among them; that without an eps has to be refused."""
+    spelled = RootMeanSquare(size, rng.choice([0.0, 1.0]))
+    return rng.choice([spelled, nn.RMSNorm(size, eps=1e-3), nn.RMSNorm(size)])

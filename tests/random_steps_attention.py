@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from random_modules import root_mean_square
 from random_program import TOKENS, Skip, table_of
 from torch import nn
 
@@ -58,7 +59,7 @@ class RandomAttention(nn.Module):
         if way == "biased":
             self.bias = nn.Parameter(torch.randn(heads, 1, 1))
         if way == "normed":
-            self.norm_q, self.norm_k = nn.LayerNorm(size), nn.RMSNorm(size)
+            self.norm_q, self.norm_k = nn.LayerNorm(size), root_mean_square(size, rng)
 
     def forward(self, x):
         q, k, v = self.projections(x)
@@ -110,10 +111,12 @@ class Gated(nn.Module):
 class Residual(nn.Module):
     """A block beside the stream, with a norm in front, behind, or none."""
 
-    def __init__(self, block, width, norm):
+    def __init__(self, block, width, norm, rng):
         super().__init__()
         self.block, self.first = block, norm == "in front"
-        self.norm = nn.LayerNorm(width) if norm != "none" else nn.Identity()
+        self.norm = nn.Identity()
+        if norm != "none":
+            self.norm = rng.choice([nn.LayerNorm(width), root_mean_square(width, rng)])
 
     def forward(self, x):
         return x + self.block(self.norm(x)) if self.first else self.norm(x + self.block(x))
@@ -121,7 +124,7 @@ class Residual(nn.Module):
 
 def _beside(b, rng, x, block):
     norm = rng.choice(["in front", "behind", "none"])
-    b.layer(Residual(block, b.channels(x), norm) if rng.random() < 0.8 else block, x)
+    b.layer(Residual(block, b.channels(x), norm, rng) if rng.random() < 0.8 else block, x)
 
 
 @step(5, *(f"attention {way}" for way in WAYS))

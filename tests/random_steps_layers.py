@@ -13,6 +13,7 @@ from random_modules import (
     Shift,
     SqueezeExcite,
     Standardise,
+    root_mean_square,
 )
 from random_program import MAP, MAX_CHANNELS, TOKENS, VECTOR, table_of
 from torch import nn
@@ -110,7 +111,8 @@ def other_norm(b, rng):
     if kind in ("layer_norm", "rms_norm"):
         x = b.pick(rng, rng.choice([TOKENS, MAP]))
         size = b.shape(x)[2:] if b.layouts[x] == TOKENS else b.shape(x)[1:]
-        b.layer(nn.LayerNorm(size) if kind == "layer_norm" else nn.RMSNorm(size), x)
+        rms = root_mean_square(size[-1:], rng)
+        b.layer(nn.LayerNorm(size) if kind == "layer_norm" else rms, x)
     elif kind == "group_norm":
         x = b.pick(rng, where=lambda i: even(b)(i) and space_at_least(b, 2)(i))
         b.layer(nn.GroupNorm(rng.choice([1, 2]), b.channels(x)), x)

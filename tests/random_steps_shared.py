@@ -3,7 +3,14 @@
 import copy
 
 import torch.nn.functional as F
-from random_modules import CONVS, INSTANCE, TRANSPOSED, BareConv, BareLinear
+from random_modules import (
+    CONVS,
+    INSTANCE,
+    TRANSPOSED,
+    BareConv,
+    BareLinear,
+    RootMeanSquare,
+)
 from random_program import TOKENS, VECTOR, Program, Skip, table_of
 from random_steps_layers import WIDTHS
 from torch import nn
@@ -45,7 +52,7 @@ def may_read(b, op, x):
     layer, first = b.layers[op.call], op.sources[0]
     if b.layouts[x] != b.layouts[first] or b.channels(x) != b.channels(first):
         return False
-    if isinstance(layer, Program | nn.LayerNorm | nn.RMSNorm):
+    if isinstance(layer, Program | nn.LayerNorm | nn.RMSNorm | RootMeanSquare):
         return b.shape(x) == b.shape(first)
     if isinstance(layer, tuple(INSTANCE.values())):
         return min(b.space(x)) >= 2

@@ -95,3 +95,41 @@ def test_a_module_that_uses_its_input_for_something_else_too_holds_no_gate():
     assert "does not read its module's own input" in site.ungated
     with pytest.raises(NoSitesError, match=r"0: .* does not read its module's own input"):
         attach(model, X)
+
+
+class GivesBack(nn.Module):
+    """Reads its input with a weight of its own, and gives a view of it, or itself, to others."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.weight, self.how = nn.Parameter(torch.randn(3, 6)), how
+
+    def forward(self, x):
+        return F.linear(x, self.weight), self.how(x)
+
+
+class ReadsBoth(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.make, self.block = nn.Linear(4, 6), GivesBack(how)
+        self.first, self.second = nn.Linear(3, 2), nn.Linear(6, 2)
+
+    def forward(self, x):
+        a, b = self.block(self.make(x))
+        return self.first(a) + self.second(b.flatten(1).abs())
+
+
+GIVEN_ON = {
+    "itself": lambda x: x,
+    "with an axis more": lambda x: x[:, :, None],
+    "in two parts": lambda x: x.unflatten(1, (2, -1)),
+}
+
+
+@pytest.mark.parametrize("how", GIVEN_ON)
+def test_a_gate_does_not_stand_before_a_module_that_gives_its_input_on(how):
+    graph = analyse(ReadsBoth(GIVEN_ON[how]), X)
+    site = next(s for s in graph.sites if s.name == "make")
+    assert site.ungated.startswith(("mm in block", "linear in block"))
+    assert "does not read its module's own input" in site.ungated
+    assert all(p.module != "block" for p in graph.places)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 import torch
@@ -420,3 +421,43 @@ def test_a_layer_that_picks_features_knows_from_how_many_after_loading(tmp_path)
     assert again[1].given == 8
     with pytest.raises(ValueError, match="picks 4 of 8 features, but is given 9"):
         again(torch.randn(2, 9))
+
+
+def stream(norm):
+    """A stream of units under a norm, its head, and an example."""
+
+    class Stream(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm, self.head = nn.Linear(4, 6), norm(), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.head(self.norm(self.first(x)))
+
+    torch.manual_seed(0)
+    return Stream(), torch.randn(3, 4)
+
+
+def test_a_norm_that_follows_its_width_comes_back_with_its_eps(tmp_path):
+    model, x = stream(lambda: nn.RMSNorm(6, eps=1e-2))
+    found = vibnet.plan(model, x)
+    small, report = vibnet.prune(model, replace(found, kept={"first": [1, 4]}), x)
+    assert report.eps == {"norm.eps": 3e-2}
+    assert "set: norm.eps = 0.03" in str(report)
+    vibnet.save(small, tmp_path)
+    loaded = vibnet.load(tmp_path, stream(lambda: nn.RMSNorm(6, eps=1e-2))[0])
+    assert loaded.norm.eps == 3e-2
+    assert loaded.norm.normalized_shape == (2,)
+    assert torch.equal(loaded(x), small(x))
+
+
+def test_a_model_without_the_eps_that_was_saved_is_refused(tmp_path):
+    model, x = stream(lambda: nn.RMSNorm(6, eps=1e-2))
+    found = vibnet.plan(model, x)
+    small, _ = vibnet.prune(model, replace(found, kept={"first": [1, 4]}), x)
+    vibnet.save(small, tmp_path)
+    other, _ = stream(lambda: nn.RMSNorm(6))
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(ArtefactError, match="sets norm.eps, but this Stream has no number of that"):
+        vibnet.load(tmp_path, other)
+    assert all(torch.equal(v, before[k]) for k, v in other.state_dict().items())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from vibnet.graph.events import Read
 from vibnet.graph.labeller import Dims, Labeller
@@ -93,25 +94,37 @@ class Flow:
         module = self.trace.modules[stack[-1]]
         for x in self.chain(read.source):
             for argument, value in enumerate(module.inputs):
-                if value is x and module.once(x) and self.only_read(x, stack[-1]):
+                given_back = any(x is y for y in tree_leaves(module.output))
+                if (
+                    value is x
+                    and module.once(x)
+                    and not given_back
+                    and self.only_read(x, stack[-1])
+                ):
                     yield module.name, argument, x
 
-    def only_read(self, x: Tensor, inside: int | None) -> list[Read] | None:
-        """The reads that all uses of a tensor come to, or None where there is another use."""
+    def only_read(self, x: Tensor, inside: int | None, own: bool = True) -> list[Read] | None:
+        """The reads that all uses of a tensor come to, or None where there is another use.
+
+        With `inside`, the number of a module's call, the uses in there; those elsewhere do not
+        count if the tensor is the module's `own` input, and are others if it is a view of that.
+        """
         if inside is None and id(x) in self.final:
             return None
         found: list[Read] = []
         for k in self.users[id(x)]:
             call = self.trace.calls[k]
             if inside is not None and inside not in call.stack:
-                continue
+                if own:
+                    continue
+                return None
             read = self.reads.get((k, id(x)))
             if read is not None:
                 if inside is not None and call.stack[-1] != inside:
                     return None
                 found.append(read)
             elif call.op in KEEPS_ELEMENTS:
-                further = self.only_read(call.out, inside)
+                further = self.only_read(call.out, inside, own=False)
                 if further is None:
                     return None
                 found.extend(further)
