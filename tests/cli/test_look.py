@@ -128,3 +128,40 @@ def test_a_plan_may_replace_attentions(tmp_path, monkeypatch):
     assert "as replace_attention=True does" in plain["pinned"]["attention"]
     assert replaced["kept"] == {"attention.q_proj": [0, 1, 2]}
     assert replaced["replace_attention"] is True
+
+
+def test_the_layers_are_timed_and_drawn(tmp_path, monkeypatch):
+    (tmp_path / "timed_mine.py").write_text(MODULE)
+    with inside(tmp_path, monkeypatch):
+        words = ("plan", "--model", "timed_mine:net", "--example", "1,48")
+        text = vibnet(*words, "--latency", "--picture", "p.svg").stdout
+        assert re.search(r"1 +Linear +960 +960 +100 +\d+\.\d{3} +\d+\.\d", text)
+        assert re.search(r"ms a forward at batch 1; \d+\.\d % of it is in rows and columns", text)
+        assert (tmp_path / "p.svg").read_text().startswith("<svg")
+        assert " ms</text>" in (tmp_path / "p.svg").read_text()
+        body = json.loads(vibnet(*words, "--latency", "--json").stdout)
+        assert [row["name"] for row in body["layers"]][:2] == ["0", "1"]
+        assert 0 < body["reach"]["latency"] < 100
+        assert "layers" not in json.loads(vibnet(*words, "--json").stdout)
+
+
+def test_pictures_that_cannot_be_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "drawn_mine.py").write_text(MODULE)
+    with inside(tmp_path, monkeypatch):
+        words = ("plan", "--model", "drawn_mine:net", "--example", "1,48", "--picture")
+        done = vibnet(*words, "p.png")
+        assert done.exit_code == 2
+        assert "Name a file that ends in .svg, not p.png" in done.stderr
+        done = vibnet(*words, "drawn_mine.py/p.svg")
+        assert done.exit_code == 2
+        assert "cannot be written" in done.stderr
+        assert sorted(p.name for p in tmp_path.iterdir() if p.suffix) == ["drawn_mine.py"]
+
+
+def test_the_plan_of_a_run_is_drawn_but_not_timed(tmp_path):
+    folder, _ = short_run(tmp_path / "run")
+    assert vibnet("plan", folder, "--picture", tmp_path / "p.svg").exit_code == 0
+    assert "units" in (tmp_path / "p.svg").read_text()
+    done = vibnet("plan", folder, "--latency")
+    assert done.exit_code == 2
+    assert "--latency times a model" in done.stderr

@@ -458,6 +458,8 @@ def test_a_model_without_the_eps_that_was_saved_is_refused(tmp_path):
     vibnet.save(small, tmp_path)
     other, _ = stream(lambda: nn.RMSNorm(6))
     before = copy.deepcopy(other.state_dict())
-    with pytest.raises(ArtefactError, match="sets norm.eps, but this Stream has no number of that"):
+    with pytest.raises(
+        ArtefactError, match=r"sets norm\.eps, but this Stream has no number of that"
+    ):
         vibnet.load(tmp_path, other)
     assert all(torch.equal(v, before[k]) for k, v in other.state_dict().items())

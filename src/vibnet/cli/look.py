@@ -1,6 +1,7 @@
 """`vibnet recipes`, `vibnet plan` and `vibnet report`: look, and change nothing."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 from torch import nn
 
 from vibnet.cli import given, say
+from vibnet.cost import Layer, cuttable_time, layers
 from vibnet.errors import ArtefactError, ConfigError
 from vibnet.graph.constraints import legal
 from vibnet.graph.nested import nesting
@@ -19,8 +21,9 @@ from vibnet.graph.stock import ready
 from vibnet.graph.structure import Graph, Request
 from vibnet.recipes.catalog import RECIPES
 from vibnet.report import read, write_page
+from vibnet.report.network import picture
 from vibnet.report.record import finished
-from vibnet.surgery.files import PLAN
+from vibnet.surgery.files import PLAN, write
 from vibnet.surgery.plan import Plan, of_graph
 
 
@@ -102,13 +105,24 @@ def plan(
     replace_attention: Annotated[
         bool, typer.Option("--replace-attention", help="As `vibnet run` does.")
     ] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Time every layer of a model at batch 1.")
+    ] = False,
+    picture_in: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="FILE.svg", help="Draw the layers and their sites."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what can be cut in a model, or what was cut in a run, and why the rest stays."""
     if (folder is None) == (model is None):
         raise ConfigError("plan: name the folder of a run, or give --model and --example.")
     if folder is not None:
-        _show(_saved(folder), None, as_json)
+        if latency:
+            raise ConfigError("plan: --latency times a model. Give --model and --example.")
+        found = _saved(folder)
+        _draw(found, (), picture_in)
+        _show(found, None, (), as_json)
         return
     assert model is not None
     if (example is None) == (data is None):
@@ -116,8 +130,26 @@ def plan(
     network: nn.Module = given.model(model)
     called = given.example(example) if example is not None else given.data(str(data)).example
     request = Request.of(features or (), inputs, (), replace_attention)
-    graph = analyse(ready(network, request), called, request)
-    _show(of_graph(graph, np.ones(graph.total, dtype=np.bool_)), reach(graph), as_json)
+    network = ready(network, request)
+    graph = analyse(network, called, request)
+    timed = layers(network, called, graph=graph) if latency else []
+    found = of_graph(graph, np.ones(graph.total, dtype=np.bool_))
+    _draw(found, timed, picture_in)
+    _show(found, reach(graph), timed, as_json)
+
+
+def _draw(plan: Plan, timed: Sequence[Layer], target: Path | None) -> None:
+    """Write the picture of a plan."""
+    if target is None:
+        return
+    if target.suffix != ".svg":
+        raise ConfigError(
+            f"plan: --picture writes SVG. Name a file that ends in .svg, not {target}."
+        )
+    try:
+        write(target, picture(plan, timed).encode())
+    except OSError as error:
+        raise ConfigError(f"plan: {target} cannot be written ({error}). Name another.") from error
 
 
 def _saved(folder: Path) -> Plan:
@@ -132,11 +164,14 @@ def _saved(folder: Path) -> Plan:
     return Plan.from_json(text)
 
 
-def _show(plan: Plan, share: Reach | None, as_json: bool) -> None:
+def _show(plan: Plan, share: Reach | None, timed: Sequence[Layer], as_json: bool) -> None:
     if as_json:
         body = json.loads(plan.to_json())
         if share is not None:
             body |= {"reach": {"weights": share.weights, "macs": share.macs}}
+        if timed:
+            body |= {"layers": [vars(layer) for layer in timed]}
+            body["reach"]["latency"] = 100 * cuttable_time(timed)
         print(json.dumps(body, indent=1))
         return
     flows = {
@@ -163,3 +198,30 @@ def _show(plan: Plan, share: Reach | None, as_json: bool) -> None:
             f"\nCut to the fewest units, {share.weights:.1f} % of the weights and "
             f"{share.macs:.1f} % of the multiply-adds would go."
         )
+    if timed:
+        _times(timed)
+
+
+def _times(timed: Sequence[Layer]) -> None:
+    """The table of the layers' times."""
+    total = sum(layer.seconds for layer in timed)
+    say.line()
+    say.table(
+        ("layer", "class", "weights", "multiply-adds", "in sites %", "ms", "of the time %"),
+        (
+            (
+                layer.name,
+                layer.kind,
+                *((f"{layer.weights:,}", f"{layer.macs:,.0f}") if layer.macs else ("", "")),
+                f"{100 * layer.cuttable:.0f}" if layer.macs else "",
+                f"{1000 * layer.seconds:.3f}",
+                f"{100 * layer.seconds / total:.1f}",
+            )
+            for layer in timed
+        ),
+        range(2, 7),
+    )
+    say.line(
+        f"\n{1000 * total:.3f} ms a forward at batch 1; {100 * cuttable_time(timed):.1f} % of it "
+        f"is in rows and columns that sites could give up."
+    )

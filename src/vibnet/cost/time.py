@@ -2,6 +2,8 @@
 
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,6 +30,27 @@ def latency(
     Raises:
         ConfigError: Batch, threads or seconds are not positive.
     """
+    times: list[float] = []
+    with timing(model, example, batch, threads, seconds) as (forward, wait):
+        forward()
+        end = time.perf_counter() + seconds
+        while len(times) < 3 or time.perf_counter() < end:
+            start = time.perf_counter()
+            forward()
+            wait()
+            times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+@contextmanager
+def timing(
+    model: nn.Module, example: Any, batch: int, threads: int | None, seconds: float
+) -> Iterator[tuple[Callable[[], Any], Callable[[], None]]]:
+    """A forward as `latency` times it, and what waits for its end; all else is put back.
+
+    Raises:
+        ConfigError: as `latency`.
+    """
     if min(batch, seconds, 1 if threads is None else threads) <= 0:
         raise ConfigError(
             f"batch, threads and seconds must be positive, got {batch}, {threads} and {seconds}. "
@@ -37,24 +60,14 @@ def latency(
     modes = [(module, module.training) for module in model.modules()]
     rows = batch_of(tensors(arguments(example)))
     wide = {id(x) for x in tensors(arguments(example)) if x.ndim and x.shape[0] == rows}
-    repeat = lambda x: x[[0] * batch] if id(x) in wide else x  # noqa: E731 - used once, below
-    args, kwargs = tree_map(repeat, arguments(example))
+    args, kwargs = tree_map(lambda x: x[[0] * batch] if id(x) in wide else x, arguments(example))
     cuda = any(x.is_cuda for x in (*model.parameters(), *tensors(args, kwargs)))
-    times: list[float] = []
     try:
         torch.set_num_threads(threads or before)
         model.eval()
         with torch.no_grad():
-            model(*args, **kwargs)
-            end = time.perf_counter() + seconds
-            while len(times) < 3 or time.perf_counter() < end:
-                start = time.perf_counter()
-                model(*args, **kwargs)
-                if cuda:
-                    torch.cuda.synchronize()
-                times.append(time.perf_counter() - start)
+            yield lambda: model(*args, **kwargs), torch.cuda.synchronize if cuda else lambda: None
     finally:
         torch.set_num_threads(before)
         for module, mode in modes:
             module.training = mode
-    return statistics.median(times)

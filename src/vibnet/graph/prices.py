@@ -58,6 +58,21 @@ def totals(graph: Graph, kept: Mask) -> tuple[int, int]:
     return weights, round(macs)
 
 
+def by_layer(graph: Graph) -> dict[str, tuple[int, float, float]]:
+    """Weights, multiply-adds an example and the share of them in sites, by the layer's name.
+
+    Of convolutions and linear layers; a weight of the model itself stands under "".
+    """
+    rows: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
+    every = np.ones(graph.total, dtype=np.bool_)
+    for name, uses in graph.uses.items():
+        alone = replace(graph, uses={name: uses})
+        weights, macs = totals(alone, every)
+        rows[name.rpartition(".")[0]].append((weights, macs, macs - totals(alone, ~every)[1]))
+    sums = {name: np.sum(found, 0).tolist() for name, found in rows.items()}
+    return {k: (round(w), m, saved / m if m else 0.0) for k, (w, m, saved) in sums.items()}
+
+
 def cuttable(graph: Graph) -> dict[str, float]:
     """The shares of weights and multiply-adds in rows or columns that sites can give up.
 
