@@ -13,15 +13,16 @@ ASKED = Asked("digits-mlp")
 def test_the_command_repeats_what_was_asked():
     asked = Asked(
         None, "a b:net", "m:Data", {"gamma": "1e-3"}, device="cuda", inputs=True, features=("fc",),
-        weights="area", replace_attention=True,
+        weights="area", replace_attention=True, allow_inexact=True,
     )  # fmt: skip
     assert shlex.split(asked.command) == [
         "vibnet", "run", "--model", "a b:net", "--data", "m:Data", "--weights", "area",
         "--features", "fc", "--set", "gamma=1e-3", "--inputs", "--replace-attention",
-        "--device", "cuda",
+        "--allow-inexact", "--device", "cuda",
     ]  # fmt: skip
     assert asked.options == {
         "inputs": True, "features": ["fc"], "weights": "area", "replace_attention": True,
+        "allow_inexact": True,
     }  # fmt: skip
     assert Asked("digits-mlp", final=True).command == "vibnet run digits-mlp --final"
 

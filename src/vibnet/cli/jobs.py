@@ -38,6 +38,7 @@ class Asked:
     weights: str | None = None
     threads: int | None = None
     replace_attention: bool = False
+    allow_inexact: bool = False
 
     @property
     def name(self) -> str:
@@ -55,8 +56,8 @@ class Asked:
             words += ["--features", name]
         for name, value in self.changes.items():
             words += ["--set", f"{name}={value}"]
-        flags = (flag for flag in ("final", "inputs", "replace_attention") if getattr(self, flag))
-        words += [f"--{flag.replace('_', '-')}" for flag in flags]
+        for flag in ("final", "inputs", "replace_attention", "allow_inexact"):
+            words += [f"--{flag.replace('_', '-')}"] if getattr(self, flag) else []
         words += ["--device", self.device] if self.device != "cpu" else []
         words += ["--threads", str(self.threads)] if self.threads is not None else []
         return shlex.join(words)
@@ -66,7 +67,8 @@ class Asked:
         """What is asked of `vibnet.attach`."""
         out: dict[str, Any] = {"inputs": True} if self.inputs else {}
         out |= {"features": list(self.features)} if self.features else {}
-        out |= {"replace_attention": True} if self.replace_attention else {}
+        for flag in ("replace_attention", "allow_inexact"):
+            out |= {flag: True} if getattr(self, flag) else {}
         return out | ({"weights": self.weights} if self.weights else {})
 
     def job(self) -> Job:

@@ -105,6 +105,9 @@ def plan(
     replace_attention: Annotated[
         bool, typer.Option("--replace-attention", help="As `vibnet run` does.")
     ] = False,
+    allow_inexact: Annotated[
+        bool, typer.Option("--allow-inexact", help="As `vibnet run` does.")
+    ] = False,
     latency: Annotated[
         bool, typer.Option("--latency", help="Time every layer of a model at batch 1.")
     ] = False,
@@ -129,7 +132,7 @@ def plan(
         raise ConfigError("plan: give --example or --data, to know what the model is called with.")
     network: nn.Module = given.model(model)
     called = given.example(example) if example is not None else given.data(str(data)).example
-    request = Request.of(features or (), inputs, (), replace_attention)
+    request = Request.of(features or (), inputs, (), replace_attention, allow_inexact)
     network = ready(network, request)
     graph = analyse(network, called, request)
     timed = layers(network, called, graph=graph) if latency else []

@@ -54,6 +54,9 @@ Replace = Annotated[
     bool,
     typer.Option("--replace-attention", help="Stock attentions by one that can hold fewer heads."),
 ]
+Inexact = Annotated[
+    bool, typer.Option("--allow-inexact", help="Gate units under layer norms: outputs move.")
+]
 Weights = Annotated[
     str | None, typer.Option(help="Price of a unit: uniform, width, area, macs, params or memory.")
 ]
@@ -91,6 +94,7 @@ def run(
     features: Features = None,
     weights: Weights = None,
     replace_attention: Replace = False,
+    allow_inexact: Inexact = False,
     target_macs: TargetMacs = None,
     target_weights: TargetWeights = None,
     target_memory: TargetMemory = None,
@@ -125,6 +129,7 @@ def run(
         weights,
         threads,
         replace_attention,
+        allow_inexact,
     )
     if threads is not None:
         torch.set_num_threads(threads)

@@ -11,6 +11,7 @@ from vibnet.cli.run import (
     Device,
     Download,
     Features,
+    Inexact,
     Inputs,
     Model,
     Recipe,
@@ -40,6 +41,7 @@ def suggest(
     features: Features = None,
     weights: Weights = None,
     replace_attention: Replace = False,
+    allow_inexact: Inexact = False,
 ) -> None:
     """Train the dense phase, then probe: at which gamma do units begin to close?"""
     wanted = given.changes(changes or [])
@@ -59,6 +61,7 @@ def suggest(
         weights,
         threads,
         replace_attention,
+        allow_inexact,
     )
     if threads is not None:
         torch.set_num_threads(threads)

@@ -206,9 +206,10 @@ def state_sizes(module: nn.Module, name: str, depthwise: set[str]) -> None:
     elif isinstance(module, _NormBase):
         module.num_features = n[0]
     elif isinstance(module, nn.GroupNorm):
-        module.num_groups = n[0] // (module.num_channels // module.num_groups)
+        if module.num_groups > 1:
+            module.num_groups = n[0] // (module.num_channels // module.num_groups)
         module.num_channels = n[0]
-    elif isinstance(module, nn.RMSNorm):
+    elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
         module.normalized_shape = tuple(n)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = n[0]

@@ -28,7 +28,8 @@ class Labeller:
     `like` is the labeller of the whole model, where the trace is that of a trial cut; `remaps` the
     dimension that a buffer of numbers picks from; `sole` the calls that it and `within_group` know;
     `carriers` the axis of a view that carries its units, where not the last one does; `crossed`
-    the dimensions of products of two activations.
+    the dimensions of products of two activations; `blended` the units that a statistic goes over
+    and which may go all the same, for outputs may move (`inexact`).
     """
 
     table: dict[str, Rule]
@@ -39,6 +40,9 @@ class Labeller:
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     normed: list[Normed] = field(default_factory=list)
+    inexact: bool = False
+    blended: list[tuple[Array, str]] = field(default_factory=list)
+    one_group: set[str] = field(default_factory=set)
     blocks: list[Blocks] = field(default_factory=list)
     depthwise: set[str] = field(default_factory=set)
     within_group: dict[tuple[str, int], tuple[Array, int]] = field(default_factory=dict)
@@ -184,21 +188,10 @@ class Labeller:
         """The root-mean-square norm that the call being labelled takes."""
         return self._norms.get(self._index)
 
-    def mix(self, dim: Array, call: Call) -> None:
-        """A call that runs at any width makes numbers of units into others, without a weight.
-
-        Those units stay whole, unless no output depends on the call, or it is a root-mean-square
-        norm that can follow.
-        """
-        found = self.norm
-        if self.trace is not None and self._index not in self.trace.live:
-            return
-        if found is None or found.reason:
-            why = found.reason if found else f"{call} mixes it without a weight"
-            self.labels.pin(dim, why)
-        elif dim[0].any() and self.trace is not None:
-            adding = self.trace.calls[found.adding] if found.adding >= 0 else None
-            self.normed.append(Normed(len(self.dims_of) - 1, found, dim, adding))
+    @property
+    def lives(self) -> bool:
+        """Whether an output depends on the call that is being labelled."""
+        return self.trace is not None and self._index in self.trace.live
 
     def split(self, x: Tensor) -> Split:
         """How the view that is being labelled gives out units; views are counted by trace."""

@@ -229,7 +229,7 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
     """
     traces = cap.capture(model, example)
     refuse_nested(model, traces)
-    engine = label(traces, batch, whole_numbers(model))
+    engine = label(traces, batch, whole_numbers(model), request.inexact)
     graph = build(engine, traces, model)
     graph = replace(without(graph, unread(graph, model, request.ignore)), request=request)
     graph = unstuck(graph)

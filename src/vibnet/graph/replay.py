@@ -88,6 +88,7 @@ class Replay:
         watched = _Watched(self.units)
         carriers = {(0, k): axis for (n, k), axis in self.engine.carriers.items() if n == number}
         out = Labeller(self.engine.table, watched, like=self.engine, carriers=carriers)
+        out.inexact = self.engine.inexact
         watched.engine = out
         for name, dims in self.engine.parameters.items():
             out.parameters[name] = tuple(self._seed(dim, kept) for dim in dims)

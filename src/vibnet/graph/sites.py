@@ -38,7 +38,7 @@ class _Builder:
         self.read = np.where(self.late, 0, self.open)  # the classes that close where they are read
         self.places = find(engine, traces, self.read)
         count = engine.labels.count
-        self.writers, self.readers, self.ungated = (Names(count) for _ in range(3))
+        self.writers, self.readers, self.ungated, self.inexact = (Names(count) for _ in range(4))
         done: dict[str, Array] = {}
         written = [np.arange(0)]
         for write in engine.writes:
@@ -74,6 +74,8 @@ class _Builder:
             self.readers.add(roots, _owner(read.parameter))
             if reason:
                 self.ungated.first(self.read[roots], reason)
+        for atoms, reason in self.engine.blended:
+            self.inexact.first(self.open[self.roots[atoms]], reason)
         for root, reason in self.written.ungated.items():
             self.ungated.first(np.array([root]), reason)
 
@@ -97,7 +99,7 @@ class _Builder:
         unread = (pins.number == 0) & (self.readers.number == 0)
         pins.first(np.flatnonzero(unread), "nothing reads it with a stored weight")
         kinds = self.writers.number[self.order]
-        for names in (pins, self.ungated):
+        for names in (pins, self.ungated, self.inexact):
             kinds = kinds * len(names.lists) + names.number[self.order]
         _, first, kind = np.unique(kinds, return_index=True, return_inverse=True)
         index = np.full(self.engine.labels.count, -1, dtype=np.int64)
@@ -109,7 +111,10 @@ class _Builder:
             roots = self.order[kind == number]
             writers = self.writers.lists[self.writers.number[roots[0]]]
             reason = "".join(pins.lists[pins.number[roots[0]]])
-            ungated = "".join(self.ungated.lists[self.ungated.number[roots[0]]])
+            ungated, inexact = (
+                "".join(names.lists[names.number[roots[0]]])
+                for names in (self.ungated, self.inexact)
+            )
             readers: dict[str, None] = {}
             for reader in dict.fromkeys(self.readers.number[roots].tolist()):
                 readers.update(dict.fromkeys(self.readers.lists[reader]))
@@ -120,7 +125,8 @@ class _Builder:
                 units = np.arange(total, total + len(roots))
                 index[roots] = units
                 total += len(roots)
-            site = Site(name, len(roots), units, writers, tuple(readers), reason, ungated)
+            told = tuple(readers), reason, ungated, inexact if not reason else ""
+            site = Site(name, len(roots), units, writers, *told)
             (bad if reason else good).append(site)
         return good, bad, index
 

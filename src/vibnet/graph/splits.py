@@ -18,12 +18,14 @@ from vibnet.graph.trace import Trace
 MOST_PASSES = 5
 
 
-def label(traces: Sequence[Trace], batch: int, values: dict[str, Array]) -> Labeller:
+def label(
+    traces: Sequence[Trace], batch: int, values: dict[str, Array], inexact: bool = False
+) -> Labeller:
     """The labels of all traces, with carriers chosen; `values`: of whole-number buffers."""
     tried: dict[tuple[int, int], list[int]] = {}
     carriers: dict[tuple[int, int], int] = {}
     for _ in range(MOST_PASSES):
-        engine = Labeller(dict(TABLE), values=values, carriers=dict(carriers))
+        engine = Labeller(dict(TABLE), values=values, carriers=dict(carriers), inexact=inexact)
         engine.add_model(traces[0].model)
         for trace in traces:
             engine.add(trace, batch)

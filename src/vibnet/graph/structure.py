@@ -20,8 +20,9 @@ from vibnet.graph.places import Place
 class Site:
     """Units that the same weights write. `units` are numbers of the graph, empty when pinned.
 
-    `reason` says why the site may not be cut, `ungated` why it may be cut but not gated. `first` is
-    its size, and `original` the numbers of its units, before the model was first cut.
+    `reason` says why the site may not be cut, `ungated` why it may be cut but not gated, `inexact`
+    why outputs move when it is cut. `first` is its size, and `original` the numbers of its units,
+    before the model was first cut.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Site:
     readers: tuple[str, ...]
     reason: str = ""
     ungated: str = ""
+    inexact: str = ""
     weight: float = 1.0
     costs: Mapping[str, float] = field(default_factory=dict)
     nested: bool = False
@@ -80,29 +82,35 @@ class Nested:
 @dataclass(frozen=True)
 class Request:
     """What was asked of a model: layers whose single features may go, whether its inputs may,
-    globs on parameters that the example never uses and that will never be used, and whether stock
-    attentions are to be replaced.
+    globs on parameters that the example never uses and that will never be used, whether stock
+    attentions are to be replaced, and whether outputs may move.
     """
 
     features: tuple[str, ...] = ()
     inputs: bool = False
     ignore: tuple[str, ...] = ()
     attention: bool = False
+    inexact: bool = False
 
     @staticmethod
     def of(
-        features: Sequence[str], inputs: bool, ignore: Sequence[str], attention: bool = False
+        features: Sequence[str],
+        inputs: bool,
+        ignore: Sequence[str],
+        attention: bool = False,
+        inexact: bool = False,
     ) -> "Request":
         """A request from lists of names; a single string is one name, not its letters.
 
         Raises:
-            ConfigError: something else than names, or `inputs` neither True nor False.
+            ConfigError: something else than names, or a flag that is neither True nor False.
         """
         return Request(
             tuple(checks.names("features", features)),
             checks.flag("inputs", inputs),
             tuple(checks.names("ignore", ignore)),
             checks.flag("replace_attention", attention),
+            checks.flag("allow_inexact", inexact),
         )
 
 

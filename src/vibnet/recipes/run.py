@@ -227,6 +227,7 @@ def _results(job: Job, fitted: Fit) -> dict[str, Any]:
         "pinned": plan.pinned,
         "snr": fitted.snr,
         "difference": report.difference,
+        "moved": report.moved,
         "weights_sha256": fingerprint_of_weights(small),
     }  # fmt: skip
 

@@ -59,6 +59,7 @@ def attach(
     weights: str | Mapping[str, float | str] = "uniform",
     method: str = "vib",
     replace_attention: bool = False,
+    allow_inexact: bool = False,
 ) -> Gated:
     """A copy of a model with a gate at every site that can be cut exactly.
 
@@ -79,6 +80,8 @@ def attach(
             not named.
         replace_attention: put attentions that hold any number of heads in the place of
             `nn.MultiheadAttention` and of torchvision's shifted windows, so that heads can go.
+        allow_inexact: gate units too that a layer norm, a group norm of one group or a softmax goes
+            over. Cutting those moves the outputs, and the report says how far.
         method: "vib"; or the paper's foil without noise (eq. 16): "twin-l1" or "twin-rho".
 
     Raises:
@@ -101,7 +104,7 @@ def attach(
     patterns = checks.names("attach: include", include), checks.names("attach: exclude", exclude)
     if method not in METHODS:
         raise ConfigError(f"attach: method must be one of {', '.join(METHODS)}, got {method!r}.")
-    request = Request.of(features, inputs, ignore, replace_attention)
+    request = Request.of(features, inputs, ignore, replace_attention, allow_inexact)
     model = ready(model, request)
     graph = analyse(model, example, request)
     reasons = [(s, _why_not(s, min_units)) for s in (*graph.pinned, *graph.sites)]

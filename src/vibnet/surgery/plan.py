@@ -29,9 +29,9 @@ class Plan:
 
     `kept` maps a site's name to the positions kept, counted from 0 in the order of its units;
     `ungated` says why a site that can be cut cannot be gated. `features`, `inputs`, `ignore` and
-    `replace_attention` are what was asked of the model: see `vibnet.attach`. `cuttable` holds the
-    shares, 0 to 1, of "weights" and "macs" of convolutions and linear layers in rows and columns
-    of sites.
+    `replace_attention` and `allow_inexact` are what was asked of the model: see `vibnet.attach`;
+    `inexact` says for sites why outputs move when they are cut. `cuttable` holds the shares, 0 to
+    1, of "weights" and "macs" of convolutions and linear layers in rows and columns of sites.
     """
 
     source: str
@@ -47,11 +47,18 @@ class Plan:
     ignore: tuple[str, ...] = ()
     cuttable: dict[str, float] = field(default_factory=dict)
     replace_attention: bool = False
+    allow_inexact: bool = False
+    inexact: dict[str, str] = field(default_factory=dict)
 
     @property
     def request(self) -> Request:
         """What has to be asked of the model for its sites to be those of the plan."""
-        return Request(self.features, self.inputs, self.ignore, self.replace_attention)
+        asked = self.features, self.inputs, self.ignore
+        return Request(*asked, self.replace_attention, self.allow_inexact)
+
+    def cut(self, site: str) -> bool:
+        """Whether units of a site go."""
+        return len(self.kept.get(site, range(self.sizes[site]))) < self.sizes[site]
 
     def to_json(self) -> str:
         """The plan as JSON, with schema, version and a digest of its content."""
@@ -87,7 +94,13 @@ class Plan:
                 "the plan was altered after it was written: its digest does not fit. If that was "
                 "meant, take the digest out of it."
             )
-        body = {"cuttable": {}, "replace_attention": False, **body}  # younger than version 1
+        younger = {
+            "cuttable": {},
+            "replace_attention": False,
+            "allow_inexact": False,
+            "inexact": {},
+        }
+        body = {**younger, **body}
         if wrong := checks.misfits(body, _KINDS):
             raise PlanError(f"this plan has wrong fields: {wrong}. Write it again.")
         for name in ("writers", "readers"):
@@ -104,6 +117,8 @@ class Plan:
             lines.append(f"{name:24} {kept:6} {size:6}  {flow}")
             if reason := self.ungated.get(name):
                 lines.append(f"{'':24} has no gate: {reason}")
+            if reason := self.inexact.get(name):
+                lines.append(f"{'':24} moves outputs: {reason}")
         lines += [f"{name:24}  whole: {reason}" for name, reason in self.pinned.items()]
         if self.cuttable:
             told = ", ".join(f"{100 * v:.1f} % of the {k}" for k, v in self.cuttable.items())
@@ -137,6 +152,8 @@ def of_graph(graph: Graph, kept: Mask) -> Plan:
         graph.request.ignore,
         graph.cuttable,
         graph.request.attention,
+        graph.request.inexact,
+        {s.name: s.inexact for s in graph.sites if s.inexact},
     )
 
 
@@ -148,6 +165,7 @@ def plan(
     features: Sequence[str] = (),
     ignore: Sequence[str] = (),
     replace_attention: bool = False,
+    allow_inexact: bool = False,
 ) -> Plan:
     """What `prune` would cut: of a gated model as trained, of a plain one everything whole.
 
@@ -158,6 +176,7 @@ def plan(
         features: as in `vibnet.attach`; for a plain module.
         ignore: as in `vibnet.attach`; for a plain module.
         replace_attention: as in `vibnet.attach`; for a plain module.
+        allow_inexact: as in `vibnet.attach`; for a plain module.
 
     Raises:
         ConfigError: no module, or an argument of the wrong type.
@@ -166,7 +185,7 @@ def plan(
         NoSitesError: single features or inputs cannot be cut where asked.
     """
     checks.module("plan", model)
-    asked = Request.of(features, inputs, ignore, replace_attention)
+    asked = Request.of(features, inputs, ignore, replace_attention, allow_inexact)
     if isinstance(model, Gated):
         if asked != NO_REQUEST:
             raise PlanError("plan: inputs, features and ignore are those that attach was given.")

@@ -1,7 +1,7 @@
 """Fold the multipliers into the weights, cut, verify: a plain smaller model."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,7 +27,7 @@ from vibnet.surgery.fold import fold
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.multiply import without_hooks
 from vibnet.surgery.plan import Plan
-from vibnet.surgery.verify import answers, compare
+from vibnet.surgery.verify import answers, apart, compare
 
 _REPORTS: "WeakKeyDictionary[nn.Module, Report]" = WeakKeyDictionary()
 
@@ -51,6 +51,8 @@ class Report:
         eps: attributes of root-mean-square norms that follow their width, with their values.
         replaced: attentions that took a stock one's place.
         example: what the model was called with.
+        moved: how far the answers moved beyond that, on the example, because units went that a
+            statistic goes over (`allow_inexact`); None where none went, or it was not verified.
     """
 
     plan: Plan
@@ -67,6 +69,7 @@ class Report:
     given: dict[str, int] = field(default_factory=dict)
     eps: dict[str, float] = field(default_factory=dict)
     example: Any = field(default=None, repr=False, compare=False)
+    moved: float | None = None
 
     def __str__(self) -> str:
         before, after = self.weights
@@ -75,6 +78,10 @@ class Report:
             moved = f"outputs moved by {self.difference:.1e} of their scale"
         head = "every unit is open: an equal copy" if self.unchanged else "cut"
         lines = [f"{head}: {before} -> {after} parameters, {moved}"]
+        if self.moved is not None:
+            names = ", ".join(k for k in self.plan.inexact if self.plan.cut(k))
+            how = f"outputs moved by {self.moved:.1e} of their scale"
+            lines.append(f"NOT EXACT: {how}, for units of {names} went")
         lines += [f"{k} picks its {n} features by index" for k, n in self.selected.items()]
         if self.replaced:
             lines.append(f"attentions of any number of heads: {', '.join(self.replaced)}")
@@ -165,14 +172,31 @@ def prune(
         _try_out(model, example)
     multipliers = gated.multipliers(kept) if gated is not None else None
     small, tensors = smaller(inner, graph, kept, multipliers)
-    gap = None
+    gap, moved = None, None
     if verify:
         reference = model if plan is None else inner
-        gap = compare(reference, inner, small, graph, kept, multipliers, example)
+        exact, rest = _exact_part(graph, kept), multipliers
+        other = small
+        if (exact != kept).any():  # the exact part of the cut is verified, the rest is measured
+            rest = torch.as_tensor(kept).double() if multipliers is None else multipliers
+            other, _ = smaller(inner, graph, exact, rest)
+        gap = compare(reference, inner, other, graph, exact, rest, example)
+        if other is not small:
+            moved = apart(other, small, example)
     count = tuple(sum(p.numel() for p in m.parameters()) for m in (inner, small))
     report = told(small, graph, kept, tensors, (count[0], count[1]), gap, example)
+    report = replace(report, moved=moved)
     _REPORTS[small] = report
     return small, report
+
+
+def _exact_part(graph: Graph, kept: Mask) -> Mask:
+    """What would stay if the units whose going moves outputs stayed too."""
+    exact = kept.copy()
+    for site in graph.sites:
+        if site.inexact:
+            exact[site.units] = True
+    return exact
 
 
 def told(

@@ -181,6 +181,20 @@ def agree(one: nn.Module, other: nn.Module, example: Any) -> bool:
     return True
 
 
+def apart(one: nn.Module, other: nn.Module, example: Any) -> float:
+    """How far the answers of two models are apart, as a part of their scale.
+
+    On the example, and on the example with its numbers in another order where the models take it.
+    """
+    found = [difference(answers(one, example, None), answers(other, example, None))]
+    if (moved := shuffled(example)) is not None:
+        try:
+            found.append(difference(answers(one, moved, None), answers(other, moved, None)))
+        except Exception:  # the models take no such input: then without it
+            return found[0]
+    return max(found)
+
+
 def _folded(
     inner: nn.Module, graph: Graph, multipliers: Tensor | None, dtype: torch.dtype | None
 ) -> nn.Module:

@@ -6,9 +6,12 @@ import numpy as np
 from torch import Tensor
 
 from vibnet.graph import groups as groups_of
+from vibnet.graph import mixing
 from vibnet.graph.labeller import Dims, Labeller
 from vibnet.graph.labels import Array, Blocks, plain
 from vibnet.graph.trace import Call
+
+OVER = "takes a statistic over it"
 
 
 def pointwise(engine: Labeller, call: Call) -> Dims:
@@ -149,33 +152,31 @@ def batch_norm(engine: Labeller, call: Call) -> list[Dims | None]:
 
 
 def statistics(engine: Labeller, call: Call) -> list[Dims | None]:
-    """Layer and group norms: a statistic over units, so none of them may be cut exactly."""
-    if engine.norm is not None and not engine.norm.reason:
-        return _root_mean_square(engine, call)
-    for x in call.given:
-        dims = engine.dims(x)
-        for dim in dims[1:] or dims:
-            engine.labels.pin(dim, f"{call} takes a statistic over it")
-    outputs = [x for x in call.out if isinstance(x, Tensor)]
-    return [engine.dims(call.args[0]), *([None] * (len(outputs) - 1))]
-
-
-def _root_mean_square(engine: Labeller, call: Call) -> list[Dims | None]:
-    """A norm of one call: its weight belongs to the last axis."""
-    dims = engine.dims(call.args[0])
-    engine.labels.same(engine.dims(call.args[2])[0], dims[-1], f"{call} normalises it")
-    engine.mix(dims[-1], call)
-    return [dims, *([None] * (len(call.results) - 1))]
+    """Layer norms, and root-mean-square norms of one call: a statistic over the last axes."""
+    x, shape, *parameters = call.args
+    dims = engine.dims(x)
+    for dim in dims[-len(shape) :]:
+        mixing.statistic(engine, dim, call, OVER, alone=len(shape) == 1)
+    for value in parameters[:2]:
+        if isinstance(value, Tensor):
+            for own, dim in zip(engine.dims(value), dims[-len(shape) :], strict=True):
+                engine.labels.same(own, dim, f"{call} normalises it")
+    rest = (*dims[: -len(shape)], *(plain(1) for _ in shape))  # of the statistics
+    return [dims, *([rest] * (len(call.results) - 1))]
 
 
 def group_norm(engine: Labeller, call: Call) -> list[Dims | None]:
     """Group norm: a statistic over each group, so whole groups go, and others stay as they are."""
     x, weight, bias, _, channels, _, groups = call.args[:7]
     dims = engine.dims(x)
-    if groups == 1 and engine.like is None:  # a trial cut may leave one group
-        return statistics(engine, call)
     for dim in dims[2:]:
         engine.labels.pin(dim, f"{call} takes a statistic over it")
+    if mixing.one_group(engine, weight, groups):
+        mixing.statistic(engine, dims[1], call, OVER, alone=weight is not None)
+        for value in (weight, bias):
+            if value is not None:
+                engine.labels.same(engine.dims(value)[0], dims[1], f"{call} normalises it")
+        return [dims, *([None] * (len(call.results) - 1))]
     grid = dims[1].reshape(2, groups, channels // groups)
     first = grid[:, :, 0]
     for place in range(1, channels // groups):
@@ -215,7 +216,7 @@ def reduction(engine: Labeller, call: Call) -> Any:
     if not x.ndim:
         return ()
     for axis in axes:
-        engine.mix(dims[axis], call)
+        mixing.mix(engine, dims[axis], call)
     out = call.out if isinstance(call.out, Tensor) else call.out[0]
     if out.ndim == x.ndim:
         return tuple(plain(1) if k in axes else d for k, d in enumerate(dims))
@@ -227,7 +228,10 @@ def softmax(engine: Labeller, call: Call) -> Dims:
     x = call.args[0]
     dims = engine.dims(x)
     axis = call.args[1] if len(call.args) > 1 else -1
-    engine.mix(dims[axis], call)
+    if "softmax" in call.op:
+        mixing.statistic(engine, dims[axis], call)
+    else:
+        mixing.mix(engine, dims[axis], call)
     return dims
 
 
