@@ -76,6 +76,33 @@ def test_training_goes_on_with_the_same_optimiser_scheduler_and_scaler(kind):
         assert same(restored.state_dict()["state"], optimizer.state_dict()["state"])
 
 
+def test_the_matrix_momentum_of_muon_is_cut_and_goes_on():
+    gated = gated_mlp()
+    matrices = [p for p in gated.parameters() if p.ndim == 2]
+    others = [p for p in gated.parameters() if p.ndim != 2]
+    muon, adam = torch.optim.Muon(matrices, lr=1e-2), Adam(others, lr=1e-2)
+
+    def train():
+        gated.train().zero_grad()
+        (gated(X).square().mean() + penalty(gated, 1e-2)).backward()
+        muon.step()
+        adam.step()
+
+    train()
+    for p in matrices:
+        muon.state[p]["momentum_buffer"].copy_(2 * p.detach())
+    before = [p.shape for p in matrices]
+    close_units(gated, 0.4, 0)
+    dead = ~gated.kept()
+    assert shrink(gated, [muon, adam], dead)
+    assert [p.shape for p in matrices] != before
+    for p in matrices:
+        assert torch.equal(muon.state[p]["momentum_buffer"], 2 * p.detach())
+    held = [p.detach().clone() for p in matrices]
+    train()
+    assert all((p != h).any() for p, h in zip(matrices, held, strict=True))
+
+
 def test_a_loss_that_somebody_still_holds_does_not_stop_training():
     gated = gated_mlp()
     optimizer = Adam(gated.parameters())
@@ -183,3 +210,13 @@ def test_an_optimiser_with_a_state_of_other_shapes_is_refused_and_nothing_change
         shrink(gated, optimizer)
     assert same(snapshot(gated, optimizer), before)
     assert gated.graph is graph
+
+
+@pytest.mark.parametrize("given", ["adam", 5, [None], [Adam]])
+def test_what_is_no_optimiser_is_refused_before_anything_is_cut(given):
+    gated = gated_mlp()
+    close_units(gated, 0.4, 0)
+    before = snapshot(gated)
+    with pytest.raises(ConfigError, match="must be a torch optimiser, or a list of them, got"):
+        shrink(gated, given)
+    assert same(snapshot(gated), before)

@@ -1,9 +1,12 @@
 """Take dead units out of a gated model while it trains."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from vibnet.errors import ConfigError
@@ -17,7 +20,9 @@ State = dict[str, Tensor]
 
 
 def shrink(
-    gated: nn.Module, optimizer: torch.optim.Optimizer | None = None, dead: Mask | None = None
+    gated: nn.Module,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    dead: Mask | None = None,
 ) -> bool:
     """Cut dead units out of a gated model, in place.
 
@@ -28,7 +33,8 @@ def shrink(
 
     Args:
         gated: what `vibnet.attach` returned, not inside a data-parallel wrapper.
-        optimizer: whose state follows the parameters.
+        optimizer: whose state follows the parameters; several, where they share them out, as Muon
+            for matrices and Adam for the rest.
         dead: bool, one per unit of `gated.graph`; without it, the units that evaluation closes.
             Units that a constraint needs stay, and so do units of sites without a gate.
 
@@ -51,14 +57,30 @@ def shrink(
     kept = owner.kept() if dead is None else owner.legal(~_gated_only(owner, dead))
     if kept.all():
         return False
-    state = _smaller_state(owner, kept, optimizer) if optimizer is not None else {}
+    optimizers = _listed(optimizer)
+    states = [_smaller_state(owner, kept, one) for one in optimizers]
     for name, buffer in owner.model.named_buffers():
         sliced(buffer, name, owner.graph, kept)  # raises now rather than half way
     _cut_in_place(owner, kept)
-    if optimizer is not None:
+    for one, state in zip(optimizers, states, strict=True):
         for parameter, entries in state.items():
-            optimizer.state[parameter].update(entries)
+            one.state[parameter].update(entries)
     return True
+
+
+def _listed(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
+    """The optimisers, in a list.
+
+    Raises:
+        ConfigError: something else is among them.
+    """
+    found = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+    if odd := [x for x in found if not isinstance(x, Optimizer)]:
+        raise ConfigError(
+            f"shrink: the optimiser must be a torch optimiser, or a list of them, got "
+            f"{type(odd[0]).__name__}. One that wraps another: pass the inner one."
+        )
+    return found
 
 
 def _gated_only(owner: Gated, dead: Mask) -> Mask:
@@ -77,9 +99,7 @@ def _gated_only(owner: Gated, dead: Mask) -> Mask:
     return out
 
 
-def _smaller_state(
-    owner: Gated, kept: Mask, optimizer: torch.optim.Optimizer
-) -> dict[nn.Parameter, State]:
+def _smaller_state(owner: Gated, kept: Mask, optimizer: Optimizer) -> dict[nn.Parameter, State]:
     """What is left of the state of every parameter that shrinks."""
     out: dict[nn.Parameter, State] = {}
     names: dict[nn.Parameter, str] = {}
