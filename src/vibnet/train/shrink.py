@@ -1,6 +1,7 @@
 """Take dead units out of a gated model while it trains."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,9 @@ def _listed(given: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
     Raises:
         ConfigError: something else is among them.
     """
-    found = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+    found: list[Any] = [given] if given is not None else []
+    if isinstance(given, Sequence):
+        found = list(given)
     if odd := [x for x in found if not isinstance(x, Optimizer)]:
         raise ConfigError(
             f"shrink: the optimiser must be a torch optimiser, or a list of them, got "
