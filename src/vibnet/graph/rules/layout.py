@@ -111,6 +111,8 @@ def repeat(engine: Labeller, call: Call) -> Dims:
 def cat(engine: Labeller, call: Call) -> Dims:
     """Tensors joined along an axis."""
     parts = [x for x in call.args[0] if x.numel() or x.ndim > 1]
+    if not parts:  # nothing of anything
+        return tuple(plain(n) for n in call.out.shape)
     axis = (call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", 0)) % parts[0].ndim
     dims = [engine.dims(x) for x in parts]
     out = list(dims[0])
