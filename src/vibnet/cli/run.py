@@ -114,7 +114,7 @@ def run(
         "latency": target_latency,
         "error": max_error,
     }
-    wanted |= given.budget(targets, wanted)
+    wanted, limit = wanted | given.budget(targets, wanted), given.seconds(time_limit)
     asked = jobs.Asked(
         recipe,
         model,
@@ -137,7 +137,7 @@ def run(
         check(job.model, job.data.example, job.settings, job.options)  # before there is a folder
     folder = jobs.folder(asked, out, resume)
     jobs.start(asked, job, folder)
-    _run(asked, job, folder, given.seconds(time_limit), resume)
+    _run(asked, job, folder, limit, resume)
 
 
 def _stop(number: int, _frame: object) -> None:
@@ -190,7 +190,7 @@ def _run(asked: jobs.Asked, job: Job, folder: Path, limit: float, resume: bool) 
 
 def _budget(budget: dict[str, Any]) -> None:
     """Say whether the budget was kept; the exit status says it too."""
-    given.seconds(time_limit), reached = (shown(budget["kind"], budget[name]) for name in ("limit", "reached"))
+    limit, reached = (shown(budget["kind"], budget[name]) for name in ("limit", "reached"))
     met = "kept" if budget["met"] else "NOT kept"
     say.line(f"budget:      {budget['asked']}, at most {limit}: {met}, with {reached}")
     if not budget["met"]:
