@@ -182,3 +182,21 @@ def test_dropout_that_is_off_draws_nothing():
 
     evaluation = capture(Calls(forward), torch.randn(3, 4))[1]
     assert not any(c.draws for c in evaluation.calls)
+
+
+def test_of_a_model_that_needs_real_numbers_the_real_failure_is_told():
+    class Detects(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 3)
+
+        def forward(self, x, targets=None):
+            h = self.a(x)
+            if float(h.sum()) > 1e9:
+                return h
+            if self.training and targets is None:
+                raise ValueError("targets should not be None")
+            return h
+
+    with pytest.raises(CaptureError, match=r"targets should not be None \(at test_capture"):
+        capture(Detects(), torch.randn(2, 4))

@@ -1,11 +1,13 @@
 import copy
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from networks import NETWORKS
 from torch import nn
 
+from vibnet import plan, prune
 from vibnet.graph.capture import capture
 from vibnet.graph.culprits import Complaint
 from vibnet.graph.labeller import Labeller
@@ -285,3 +287,56 @@ def test_analysing_twice_says_the_same():
     assert [(s.name, s.units.tolist(), s.reason) for s in (*a.sites, *a.pinned)] == [
         (s.name, s.units.tolist(), s.reason) for s in (*b.sites, *b.pinned)
     ]
+
+
+class Picks(nn.Module):
+    """Real numbers decide how many rows are given: a detector in small."""
+
+    def __init__(self, after=lambda h: h):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.after = after
+
+    def forward(self, x):
+        h = self.b(torch.relu(self.a(x)))
+        best = h[h.sum(1) > h.sum(1).median()]
+        for _ in range(int((h > 0).sum())):
+            best = best * 1.01
+        return self.after(best)
+
+
+def test_what_a_model_does_with_its_answers_may_depend_on_them():
+    torch.manual_seed(0)
+    model, x = Picks().double(), torch.randn(9, 4).double()
+    found = plan(model, x)
+    assert found.sizes == {"a": 6}
+    assert set(found.pinned) == {"b"}
+    small, report = prune(model, replace(found, kept={"a": [0, 2, 5]}), x)
+    assert report.difference < 1e-13
+    assert small.a.out_features == 3
+
+
+def test_before_units_end_the_number_of_rows_is_held_to_the_prediction():
+    class Earlier(Picks):
+        def forward(self, x):
+            h = torch.relu(self.a(x))
+            return self.b(h[h.sum(1) > 2.0])
+
+    torch.manual_seed(0)
+    found = plan(Earlier().double(), torch.randn(9, 4).double())
+    assert "a" in found.pinned
+
+
+def test_a_path_that_only_sizes_decide_is_held_to_the_end():
+    class Decides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            h = torch.relu(self.a(x))
+            y = self.b(h)
+            return y * 2 if h.shape[1] > 5 else y
+
+    found = plan(Decides(), torch.randn(9, 4))
+    assert "takes another path" in found.pinned["a"]

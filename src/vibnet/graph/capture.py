@@ -14,7 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -29,6 +34,7 @@ INTERNAL = (
 )
 DEVICE = torch.ops.prim.device.default
 TABLES = {"_parameters", "_buffers", "_modules"}
+UNSEEN = DataDependentOutputException, DynamicOutputShapeException  # without storage only
 QUERIES = {"device", "sym_size", "sym_stride", "is_contiguous", "layout", "stride", "size"}
 
 
@@ -194,7 +200,8 @@ def capture(model: nn.Module, example: Any) -> list[Trace]:
             except CaptureError:
                 raise
             except Exception as error:
-                failure = failure or error
+                if failure is None or isinstance(failure, UNSEEN):
+                    failure = error
     if found := computed(model):
         raise CaptureError(
             f"{type(model).__name__} holds tensors that are computed from its parameters before a "

@@ -45,9 +45,9 @@ class Probe:
         graph: Graph,
     ) -> None:
         self.model, self.traces, self.graph = model, traces, graph
-        self.replay = Replay(engine, graph)
-        self.modes = [0] if alike(traces[0], traces[-1]) else [0, 1]
         self.fake = bool(traces[0].calls) and "Fake" in type(traces[0].outputs[0]).__name__
+        self.replay = Replay(engine, graph, self.fake)
+        self.modes = [0] if alike(traces[0], traces[-1]) else [0, 1]
 
     def step(self, sites: Sequence[Site], second: bool = False) -> Mask:
         """A legal cut of about a third of the units of some sites; more where less is illegal.
@@ -112,7 +112,8 @@ class Probe:
                 return found or self._told(number, failure(error, again), len(again.way))
             if found := self._compare(number, trace, again, kept):
                 return found
-            if len(trace.way) != len(again.way):
+            lengths = {len(trace.way), len(again.way)}
+            if len(lengths) > 1 and self.replay.last(number, trace) >= min(lengths):
                 why = "after a trial cut the model takes another path at its end"
                 return self._told(number, why, len(trace.way))
             trials.append((number, again))
@@ -193,7 +194,8 @@ class Probe:
     def _compare(self, number: int, before: Trace, after: Trace, kept: Mask) -> Complaint | None:
         """The first call of a trial, complete or broken off, that differs from the prediction."""
         dims_of, known = self.replay.engine.dims_of[number], dict[int, int]()
-        for step, (old, new) in enumerate(zip(before.way, after.way, strict=False)):
+        ways = zip(before.way[: self.replay.last(number, before) + 1], after.way, strict=False)
+        for step, (old, new) in enumerate(ways):
             if old.kind != new.kind:
                 why = f"after a trial cut the model takes another path at {old}; {remedy(old.op)}"
                 return self._told(number, why, step)

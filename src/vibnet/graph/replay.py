@@ -39,8 +39,8 @@ class _Watched(Labels):
 class Replay:
     """Labels traces of cut models; `units` holds the unit of every label, or -1."""
 
-    def __init__(self, engine: Labeller, graph: Graph) -> None:
-        self.engine, self.graph = engine, graph
+    def __init__(self, engine: Labeller, graph: Graph, fake: bool = True) -> None:
+        self.engine, self.graph, self.fake = engine, graph, fake
         self.roots, _ = engine.labels.resolve()
         self.units = np.full(engine.labels.count, -1, dtype=np.int64)
         for name, dims in engine.parameters.items():
@@ -54,11 +54,31 @@ class Replay:
             for n in engine.normed
             if n.found.weight in norms
         }
+        self._last: dict[int, int] = {}
         self.units[0] = -1
         self.units = self.units[self.roots]
 
     def _number(self, dim: Array, units: Array) -> None:
         self.units[self.roots[dim[0]]] = units  # a root stands for one unit
+
+    def last(self, number: int, trace: Trace) -> int:
+        """The last step of a trace that is given units, or gives some.
+
+        What a model does with its answers after that, as picking the best boxes, may take another
+        way for other answers. Without storage there are none: then it is the last of all.
+        """
+        if self.fake:
+            return len(trace.way)
+        if number not in self._last:
+            known, holds = self.engine.dims_of[number], dict[int, bool]()
+            self._last[number] = -1
+            for step, call in enumerate(trace.way):
+                for dim in (d for x in (*call.given, *call.results) for d in known.get(id(x), ())):
+                    if id(dim) not in holds:
+                        holds[id(dim)] = bool((self.units[dim[0]] >= 0).any())
+                    if holds[id(dim)]:
+                        self._last[number] = step
+        return self._last[number]
 
     def unscaled(self, number: int, old: Call, new: Call, kept: Mask) -> list[Any]:
         """The numbers of a cut model's call, with the eps of a norm as it was if it followed."""
@@ -146,7 +166,8 @@ class Replay:
         """The first step of which a result holds other units than those predicted."""
         was = self.engine.dims_of[number]
         checked: set[tuple[int, int]] = set()
-        for step, (old, new) in enumerate(zip(before.way, after.way, strict=True)):
+        ways = zip(before.way[: self.last(number, before) + 1], after.way, strict=False)
+        for step, (old, new) in enumerate(ways):
             for a, b in zip(old.results, new.results, strict=True):
                 if id(a) not in was:
                     continue
