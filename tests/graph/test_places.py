@@ -133,3 +133,21 @@ def test_a_gate_does_not_stand_before_a_module_that_gives_its_input_on(how):
     assert site.ungated.startswith(("mm in block", "linear in block"))
     assert "does not read its module's own input" in site.ungated
     assert all(p.module != "block" for p in graph.places)
+
+
+def test_a_model_that_batches_its_inputs_itself_holds_no_gates_and_says_why():
+    class Batches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 2, 1))
+
+        def forward(self, images):
+            return self.body(torch.stack(images))
+
+    images = [torch.randn(3, 4, 4), torch.randn(3, 4, 4)]
+    (site,) = analyse(Batches(), (images,)).sites
+    assert "whose first dimension does not count the examples that the model is given" in (
+        site.ungated
+    )
+    assert "convolution in body.2" in site.ungated
+    assert analyse(Batches().body, torch.stack(images)).sites[0].ungated == ""

@@ -160,6 +160,18 @@ def _own_input(flow: Flow, read: Read, dims: dict[int, Dims], roots: Array) -> P
     return None
 
 
+def scattered(engine: Labeller, traces: Sequence[Trace]) -> set[tuple[int, int]]:
+    """Reads of modules' own inputs that do not have one example after the other."""
+    out: set[tuple[int, int]] = set()
+    for number, trace in enumerate(traces):
+        reads = [r for r in engine.reads if r.trace == number]
+        flow, dims = Flow(trace, reads), engine.dims_of[number]
+        for read in reads:
+            if any(rows(dims[id(x)]) is None for *_, x in flow.own_inputs(read)):
+                out.add((number, read.call))
+    return out
+
+
 def find(engine: Labeller, traces: Sequence[Trace], roots: Array) -> dict[tuple[int, int], Place]:
     """The place of every read, keyed by (trace, call); a read without one is missing.
 

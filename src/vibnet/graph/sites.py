@@ -15,10 +15,15 @@ from vibnet.graph.labeller import Labeller
 from vibnet.graph.labels import Array
 from vibnet.graph.names import Names
 from vibnet.graph.norms import Norm
-from vibnet.graph.places import find
+from vibnet.graph.places import find, scattered
 from vibnet.graph.structure import Graph, Reader, Site, Source, fingerprint
 from vibnet.graph.trace import Trace
 from vibnet.graph.written import survey
+
+SCATTERED = (
+    "{} reads a tensor whose first dimension does not count the examples that the model is given, "
+    "so no gate knows which row is whose; attach to the part of the model that is given a batch"
+)
 
 
 def _owner(parameter: str) -> str:
@@ -63,12 +68,16 @@ class _Builder:
             name: self.engine.used.get(name, set()) <= calls[name] and len(dims[name]) == 1
             for name in calls
         }
+        odd: set[tuple[int, int]] | None = None
         for read in self.engine.reads:
             call = self.traces[read.trace].calls[read.call]
             roots = self.roots[read.atoms[0]]
             reason = ""
             if (read.trace, read.call) not in self.places:
                 reason = f"{call} does not read its module's own input, so no gate can stand there"
+                if (self.read[roots] > 0).any():
+                    odd = scattered(self.engine, self.traces) if odd is None else odd
+                    reason = SCATTERED.format(call) if (read.trace, read.call) in odd else reason
             elif not self.foldable[read.parameter] and not self._detour(read):
                 reason = f"{read.parameter} is also used elsewhere, so no multiplier fits into it"
             self.readers.add(roots, _owner(read.parameter))
