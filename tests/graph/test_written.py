@@ -227,23 +227,6 @@ def test_what_no_gate_can_stand_at_is_cut_by_a_plan_only(name):
     assert small.head.in_features == 3
 
 
-def test_a_table_that_is_the_head_too_is_cut_by_a_plan_only():
-    class Tied(Stream):
-        def __init__(self):
-            super().__init__()
-            self.head = nn.Linear(WIDTH, WORDS, bias=False)
-            self.head.weight = self.words.weight
-
-    torch.manual_seed(0)
-    model = Tied().double()
-    site = site_of(analyse(model, X))
-    assert "words.weight is also used elsewhere" in site.ungated
-    found = vibnet.plan(model, X)
-    small, report = vibnet.prune(model, replace(found, kept={"words": [0, 3, 4]}), X)
-    assert report.difference < 1e-13
-    assert small.head.weight is small.words.weight
-
-
 def test_a_module_that_writes_twice_is_gated_once_for_both():
     class Twice(Stream):
         def between(self, h):

@@ -31,6 +31,7 @@ class Found:
         weight: the name of its parameter.
         offset: what the forward adds to the weight, as in ``(1 + w) * x``.
         scaling: the number of the call that computes with the weight.
+        gives: the number of the call that gives the result.
         eps: the number under the root.
         adding: the number of the call that takes `eps`, or -1.
         module: whose attribute holds `eps`.
@@ -43,6 +44,7 @@ class Found:
     weight: str = ""
     offset: float = 0.0
     scaling: int = -1
+    gives: int = -1
     eps: float = 0.0
     adding: int = -1
     module: str = ""
@@ -54,7 +56,8 @@ class Found:
 class Norm:
     """What a cut does to a norm: see `Found`.
 
-    `units` are those of its weight, -1 for none; `eps` belongs to the `first` width it had.
+    `units` are those of its weight, -1 for none; `eps` belongs to the `first` width it had. An
+    `inverse` one takes multipliers back, for its reader's weight is where they were folded.
     """
 
     weight: str
@@ -64,6 +67,7 @@ class Norm:
     module: str
     attribute: str
     first: int
+    inverse: bool = False
 
     def share(self, kept: Mask) -> float:
         """How many times as many units there are as stay."""
@@ -72,6 +76,10 @@ class Norm:
     def eps_of(self, kept: Mask) -> float:
         """What has to be under the root of the smaller norm."""
         return self.eps * self.first / self._left(kept)
+
+    def divided(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """The weight that gives results smaller by a factor each, float64 of the weight's shape."""
+        return ((weight.detach().double() + self.offset) / scale - self.offset).to(weight)
 
     def _left(self, kept: Mask) -> int:
         return int(np.where(self.units < 0, True, kept[self.units]).sum())
@@ -94,7 +102,7 @@ def eps_of(norms: Iterable[Norm], kept: Mask) -> dict[str, float]:
     }
 
 
-class _Flow:
+class Users:
     """Who makes and who uses which tensor in a trace."""
 
     def __init__(self, trace: Trace) -> None:
@@ -128,6 +136,11 @@ class _Flow:
         call = self.trace.calls[number]
         return call.op in CASTS and call.out is not x and not self.users[id(call.out)]
 
+    def only_seen_by(self, x: Tensor, user: int) -> bool:
+        """Whether one call alone uses a tensor."""
+        seen = [k for k in self.users[id(x)] if not self._idle(k, x)]
+        return seen == [user] and id(x) not in self.outputs
+
     def uncast(self, x: Tensor, before: int) -> Tensor:
         """What a tensor was cast from."""
         while (k := self.maker(x, before)) >= 0 and self.trace.calls[k].op in CASTS:
@@ -142,12 +155,12 @@ class _Flow:
 def find(trace: Trace) -> dict[int, Found]:
     """The root-mean-square norms of a trace, by the number of the call that takes the mean."""
     out: dict[int, Found] = {}
-    flow: _Flow | None = None
+    flow: Users | None = None
     for number, call in enumerate(trace.calls):
         if call.op == FUSED:
             out[number] = _fused(trace, number, call)
         elif call.op == "mean" and len(call.args) > 2 and call.args[2] is True:
-            flow = flow or _Flow(trace)
+            flow = flow or Users(trace)
             if (found := _spelled(flow, number, call)) is not None:
                 out[number] = found
     return out
@@ -159,10 +172,12 @@ def _fused(trace: Trace, number: int, call: Call) -> Found:
     why = "" if len(shape) == 1 else f"{call} takes a statistic over several axes"
     if not name:
         why = why or _weightless(call)
-    return _with_eps(trace, Found(number, x, name, 0.0, number, eps or 0.0, number, reason=why))
+    return _with_eps(
+        trace, Found(number, x, name, 0.0, number, number, eps or 0.0, number, reason=why)
+    )
 
 
-def _spelled(flow: _Flow, number: int, call: Call) -> Found | None:
+def _spelled(flow: Users, number: int, call: Call) -> Found | None:
     """A norm written out as a mean of squares, a root and products; None if it is none."""
     calls = flow.trace.calls
     squared, axes = call.args[:2]
@@ -211,7 +226,7 @@ def _is_root(call: Call) -> bool:
     return name in ("rsqrt", "sqrt") or (name == "pow" and call.args[1] == -0.5)
 
 
-def _with_weight(flow: _Flow, found: Found, divided: int) -> Found:
+def _with_weight(flow: Users, found: Found, divided: int) -> Found:
     """The norm with the parameter that its result is multiplied with."""
     out = flow.trace.calls[divided].out
     at = flow.only_user(out, divided)
@@ -225,7 +240,7 @@ def _with_weight(flow: _Flow, found: Found, divided: int) -> Found:
                 weight, offset, use = flow.uncast(adds.args[0], maker), _number(adds) or 0.0, maker
             name = flow.trace.state.get(id(weight), "")
             if name and weight.ndim == 1 and weight.shape[0] == found.source.shape[-1]:
-                return _replaced(found, weight=name, offset=offset, scaling=use)
+                return _replaced(found, weight=name, offset=offset, scaling=use, gives=at)
     return _replaced(found, reason=_weightless(flow.trace.calls[found.call]))
 
 

@@ -193,7 +193,7 @@ class _Builder:
             sum(s.size for s in sites),
             self._widths(of),
             remaps={name: of(dim[0]) for name, dim in engine.remaps.items()},
-            norms=self._norms(of),
+            norms=[replace(n, inverse=n.weight in self.written.inverse) for n in self._norms(of)],
             sources=[s for s in sources if (s.units >= 0).any()],
         )
 

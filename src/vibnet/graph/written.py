@@ -10,31 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from vibnet.graph.events import Write
 from vibnet.graph.labeller import Labeller
 from vibnet.graph.labels import Array
-from vibnet.graph.places import KEEPS_ELEMENTS, Flow, Place, equal, laid_out
-from vibnet.graph.trace import Call, Trace
-
-Bits = npt.NDArray[np.bool_]
-MOVES = KEEPS_ELEMENTS | {
-    *("slice", "select", "split", "split_with_sizes", "unbind", "index", "index_select", "flip"),
-    *("roll", "repeat", "flatten", "unflatten", "lift_fresh", "dropout", "native_dropout"),
-    *("bernoulli", "as_strided"),
-}
-FIXED_ZERO = {  # functions with f(0) = 0
-    *("relu", "relu6", "gelu", "silu", "tanh", "neg", "abs", "sin", "leaky_relu", "elu", "selu"),
-    *("celu", "mish", "hardswish", "sqrt", "sign", "erf", "asin", "atan", "sinh", "expm1", "log1p"),
-    *("prelu", "_prelu_kernel", "hardtanh", "softsign", "round", "floor", "trunc"),
-    *("mean", "sum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d"),
-    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_fused_rms_norm"),
-}
-SUMS, JOINS = {"add", "sub"}, {"cat", "stack"}
-PRODUCTS = {"mul", "bmm", "mm"}
-ATTENTION = "_scaled_dot_product"
+from vibnet.graph.places import Flow, Place, equal, laid_out
+from vibnet.graph.ties import taken_back
+from vibnet.graph.trace import Trace
+from vibnet.graph.zeros import Zeros
 
 
 @dataclass
@@ -46,6 +30,7 @@ class Written:
         pins: those that cannot be, with the reason.
         ungated: those that can, but only by a plan, with the reason.
         stored: parameters whose entries are these units' only sources, and the dimension.
+        inverse: weights of norms that take back what a stored one multiplies too much.
         places: of gates, at the outputs of the modules that write.
     """
 
@@ -53,131 +38,8 @@ class Written:
     pins: dict[int, str] = field(default_factory=dict)
     ungated: dict[int, str] = field(default_factory=dict)
     stored: set[tuple[str, int]] = field(default_factory=set)
+    inverse: set[str] = field(default_factory=set)
     places: list[Place] = field(default_factory=list)
-
-
-class _Survey:
-    """Follows through one trace where closed units are zero."""
-
-    def __init__(self, engine: Labeller, trace: Trace, number: int, classes: Array) -> None:
-        self.engine, self.trace, self.dims_of = engine, trace, engine.dims_of[number]
-        self.classes = classes  # for every label the number of its wanted class, or -1
-        self.count = int(classes.max()) + 1
-        self.zero: dict[int, Bits] = {}
-        self.origin = dict(trace.state)
-        self.alike: dict[int, list[int]] = defaultdict(list)  # tensors by the memory they lie in
-        self.maker: dict[int, Call] = {}
-        self.bare: set[str] = set()  # parameters that are added as they are
-        self._known: dict[int, tuple[Array, Bits]] = {}
-        writes = [w for w in engine.writes if w.trace == number]
-        self.writes = {w.call: w for w in writes}
-        for step, call in enumerate(trace.calls):
-            self._pass(step, call)
-
-    def bits(self, dim: Array) -> Bits:
-        """Which wanted classes a dimension holds."""
-        found = self._known.get(id(dim))
-        if found is None:
-            bits = np.zeros(self.count + 1, dtype=np.bool_)
-            bits[self.classes[dim[0]]] = True
-            found = self._known[id(dim)] = dim, bits[:-1]
-        return found[1]
-
-    def carried(self, x: Tensor) -> Bits:
-        """Which wanted classes a tensor holds."""
-        out = np.zeros(self.count, dtype=np.bool_)
-        for dim in self.dims_of.get(id(x), ()):
-            out |= self.bits(dim)
-        return out
-
-    def zeros(self, x: Tensor) -> Bits:
-        """Which wanted classes are zero in a tensor when they are closed."""
-        found: Bits | None = self.zero.get(id(x))
-        return np.zeros(self.count, dtype=np.bool_) if found is None else found
-
-    def _pass(self, step: int, call: Call) -> None:
-        first = call.args[0] if call.args else None
-        if call.op in KEEPS_ELEMENTS and isinstance(call.out, Tensor) and id(first) in self.origin:
-            self.origin[id(call.out)] = self.origin[id(first)]
-        carried = [self.carried(x) for x in call.results]
-        if not any(bits.any() for bits in carried):
-            return
-        zero = self._rule(step, call)
-        for x, bits in zip(call.results, carried, strict=True):
-            if (bits & ~zero).any():
-                self.maker[id(x)] = call
-            memory = self.alike[x.untyped_storage()._cdata]
-            if call.op.endswith("_"):  # what shares the memory has been written into as well
-                for other in memory:
-                    self.zero[other] &= zero | ~bits
-                    self.maker.setdefault(other, call)
-            memory.append(id(x))
-            self.zero[id(x)] = zero & bits
-
-    def cause(self, x: Tensor, number: int) -> str:
-        """The call that makes something else of zero, on the way to a tensor."""
-        seen, queue, first = set[int](), [x], ""
-        while queue:
-            key = id(queue.pop(0))
-            call = self.maker.get(key)
-            if call is None or key in seen:
-                continue
-            seen.add(key)
-            first = first or str(call)
-            if any(self.zeros(y)[number] for y in call.given):
-                return str(call)
-            queue += [y for y in call.given if self.carried(y)[number]]
-        return first or "what stands there"
-
-    def _rule(self, step: int, call: Call) -> Bits:
-        name = call.op.removesuffix("_")
-        none = np.zeros(self.count, dtype=np.bool_)
-        first = call.args[0] if call.args else None
-        if step in self.writes:
-            return self._written(self.writes[step])
-        if name in JOINS:
-            return self._all(call.given, foreign=True)
-        if name in SUMS:
-            odd = [x for x in call.args[:2] if not isinstance(x, Tensor) and x != 0]
-            return none if odd else self._all(call.given, foreign=False)
-        if name in PRODUCTS:
-            return self._any(call.given)
-        if name == "div":
-            other = call.args[1]
-            below = self.carried(other) if isinstance(other, Tensor) else none
-            return self.zeros(call.args[0]) & ~below
-        if name == "pow" and isinstance(call.args[1], (int, float)) and call.args[1] > 0:
-            return self.zeros(call.args[0])
-        if name.startswith(ATTENTION):
-            return self.zeros(call.args[2])
-        if name in MOVES | FIXED_ZERO and isinstance(first, Tensor):
-            return self.zeros(first)
-        return none
-
-    def _any(self, given: Sequence[Tensor]) -> Bits:
-        """Zero where one of the inputs is."""
-        out = np.zeros(self.count, dtype=np.bool_)
-        for x in given:
-            out |= self.zeros(x)
-        return out
-
-    def _all(self, given: Sequence[Tensor], foreign: bool) -> Bits:
-        """Zero where all inputs are; `foreign`: those that do not hold the units do not count."""
-        out = np.ones(self.count, dtype=np.bool_)
-        for x in given:
-            zero = self.zeros(x)
-            if (name := self.origin.get(id(x))) is not None:
-                zero = self.carried(x)
-                self.bare.add(name)
-            out &= zero | ~self.carried(x) if foreign else zero
-        return out
-
-    def _written(self, write: Write) -> Bits:
-        out = np.zeros(self.count, dtype=np.bool_)
-        if write.position >= 0 and write.bias != "?":
-            numbers = self.classes[write.atoms]
-            out[numbers[numbers >= 0]] = True
-        return out
 
 
 def survey(engine: Labeller, traces: Sequence[Trace], roots: Array, open_: Array) -> Written:
@@ -191,7 +53,7 @@ def survey(engine: Labeller, traces: Sequence[Trace], roots: Array, open_: Array
     number = np.full(engine.labels.count, -1, dtype=np.int64)
     number[wanted] = np.arange(len(wanted))
     classes = number[roots]
-    surveys = [_Survey(engine, t, k, classes) for k, t in enumerate(traces)]
+    surveys = [Zeros(engine, t, k, classes) for k, t in enumerate(traces)]
     for norm in normed:
         _need(out, surveys[norm.trace], norm.found.source, norm.atoms, str(
             traces[norm.trace].calls[norm.found.call]))  # fmt: skip
@@ -203,7 +65,7 @@ def survey(engine: Labeller, traces: Sequence[Trace], roots: Array, open_: Array
     return out
 
 
-def _need(out: Written, survey: _Survey, x: Tensor, atoms: Array, reader: str) -> None:
+def _need(out: Written, survey: Zeros, x: Tensor, atoms: Array, reader: str) -> None:
     """Pin what is not zero where it is read or normed."""
     for k in np.flatnonzero(survey.bits(atoms) & ~survey.zeros(x)).tolist():
         why = (
@@ -214,23 +76,24 @@ def _need(out: Written, survey: _Survey, x: Tensor, atoms: Array, reader: str) -
         out.pins.setdefault(int(out.roots[k]), why)
 
 
-def _whole(out: Written, engine: Labeller, name: str, survey: _Survey) -> None:
+def _whole(out: Written, engine: Labeller, name: str, survey: Zeros) -> None:
     """Pin what is normed with a weight that has another use, which would be scaled too."""
     ours = {(n.trace, n.found.scaling) for n in engine.normed if n.found.weight == name}
-    others = engine.used.get(name, set()) - ours
-    if others:
-        for k in np.flatnonzero(survey.bits(engine.parameters[name][0])).tolist():
-            out.pins.setdefault(
-                int(out.roots[k]), f"{name} weighs a root-mean-square norm over it, and has "
-                "another use too, which would be scaled with it; give that one its own"
-            )  # fmt: skip
+    if not engine.used.get(name, set()) - ours:
+        return
+    why = (
+        f"{name} weighs a root-mean-square norm over it, and has another use too, which would be "
+        f"scaled with it; give that one its own"
+    )
+    for k in np.flatnonzero(survey.bits(engine.parameters[name][0])).tolist():
+        out.pins.setdefault(int(out.roots[k]), why)
 
 
 def _sources(
     out: Written,
     engine: Labeller,
     traces: Sequence[Trace],
-    surveys: list[_Survey],
+    surveys: list[Zeros],
     open_: Array,
 ) -> None:
     """What has to be closed, and where gates can stand."""
@@ -251,8 +114,11 @@ def _sources(
             found = only[engine.parameters[name][dim][0]]
             _note(out, found, f"{name} is added to it and is no module's output")
     for name, dim in sorted(out.stored):
-        if engine.used.get(name, set()) - calls[name]:
+        if more := engine.used.get(name, set()) - calls[name]:
             found = only[engine.parameters[name][dim][0]]
+            if weight := taken_back(engine, traces, name, dim, more):
+                out.inverse.add(weight)
+                continue
             _note(out, found, f"{name} is also used elsewhere, so no multiplier fits into it")
     _places(out, engine, traces, only)
 

@@ -56,6 +56,13 @@ def fold(model: nn.Module, graph: Graph, multipliers: Tensor) -> None:
         units = torch.as_tensor(source.units)
         scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
         _scale(state[source.parameter], source.dim, 1, scale)
+    for norm in (n for n in graph.norms if n.inverse):
+        units = torch.as_tensor(norm.units)
+        scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
+        scale = torch.where(scale == 0, 1.0, scale)  # closed: there is nothing to take back
+        with torch.no_grad():
+            weight = state[norm.weight]
+            weight.copy_(norm.divided(weight, scale.to(weight.device)))
 
 
 def _scale(weight: Tensor, dim: int, groups: int, scale: Tensor) -> None:
