@@ -123,3 +123,21 @@ def test_a_folder_of_an_earlier_save_is_written_again(tmp_path):
         vibnet.save(small, tmp_path)
     assert same(vibnet.load(tmp_path), small)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def test_a_tied_model_is_gated_pruned_saved_and_read_by_its_class(tmp_path):
+    model = llama(tie_word_embeddings=True)
+    gated = vibnet.attach(model, X)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for site, gate in gated.all_gates():
+            gate.mu.copy_(torch.rand(site.size) + 0.5)
+            gate.mu[: site.size // 2] = 1e-6
+    small, report = vibnet.prune(gated)
+    assert report.difference < 1e-5  # its norms round to float32
+    assert small.lm_head.weight is small.model.embed_tokens.weight
+    assert small.config.hidden_size == 64  # the class's own; the files say what is true
+    vibnet.save(small, tmp_path, report)
+    assert config_in(tmp_path)["hidden_size"] == 32
+    hf = transformers()
+    assert same(hf.AutoModelForCausalLM.from_pretrained(tmp_path).eval(), small)
