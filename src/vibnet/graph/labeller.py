@@ -43,6 +43,7 @@ class Labeller:
     inexact: bool = False
     blended: list[tuple[Array, str]] = field(default_factory=list)
     one_group: set[str] = field(default_factory=set)
+    unequal: set[str] = field(default_factory=set)
     blocks: list[Blocks] = field(default_factory=list)
     depthwise: set[str] = field(default_factory=set)
     within_group: dict[tuple[str, int], tuple[Array, int]] = field(default_factory=dict)

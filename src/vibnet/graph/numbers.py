@@ -6,6 +6,7 @@ gives, may be that number. A trial cut with the number changed shows whether it 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -40,24 +41,49 @@ def candidates(
             mine = stated.get(call.module, {}) if call.stack else stated[""]
             if not mine or call.op not in SHAPED or call.line != like.line:
                 continue
+            listed = _listed(engine, number, call, units, mine)
             for held in _axes(engine, number, call, units):
                 for attribute in (a for a, value in mine.items() if value == len(held)):
                     key = call.module, attribute
-                    if not np.array_equal(found.setdefault(key, held), held):
+                    axis = listed.get(attribute, held)
+                    if not np.array_equal(found.setdefault(key, axis), axis):
                         several.add(key)
     return {key: held for key, held in found.items() if key not in several}
 
 
 def _integers(module: nn.Module) -> dict[str, int]:
+    """The numbers above 0 in attributes of a module; in lists and tuples too, as `sizes[0]`."""
     if type(module).__module__.startswith("torch."):
         return {}
-    return {k: v for k, v in vars(module).items() if type(v) is int and v > 0}
+    held: dict[str, Any] = {}
+    for name, value in vars(module).items():
+        if type(value) in (list, tuple):
+            held |= {f"{name}[{k}]": one for k, one in enumerate(value)}
+        else:
+            held[name] = value
+    return {k: v for k, v in held.items() if type(v) is int and v > 0}
+
+
+def _listed(
+    engine: Labeller, number: int, call: Call, units: Array, stated: dict[str, int]
+) -> dict[str, Array]:
+    """The units of the parts that a list of sizes cuts an axis into, by entry: place by place."""
+    sizes = call.args[1] if call.op == "split_with_sizes" else ()
+    axis = call.args[2] if len(call.args) > 2 else call.kwargs.get("dim", 0)
+    out: dict[str, Array] = {}
+    for name in {a.partition("[")[0] for a in stated if "[" in a}:
+        entries = [f"{name}[{k}]" for k in range(len(sizes))]
+        if entries and [stated.get(e) for e in entries] == list(sizes):
+            for entry, part in zip(entries, call.results, strict=True):
+                out[entry] = units[engine.dims_of[number][id(part)][axis][0]]
+    return out
 
 
 def _axes(engine: Labeller, number: int, call: Call, units: Array) -> list[Array]:
     """The units along every axis that a call gives, or takes apart, where there are any."""
     known = engine.dims_of[number]
-    both = (*call.results[:1], *call.given[:1])
+    results = call.results if call.op == "split_with_sizes" else call.results[:1]
+    both = (*results, *call.given[:1])
     held = (units[dim[0]] for x in both for dim in known.get(id(x), ()))
     return [axis for axis in held if (axis >= 0).any()]
 
@@ -66,7 +92,29 @@ def state(model: nn.Module, numbers: dict[str, int]) -> None:
     """Give attributes of modules their values, by dotted name."""
     for name, value in numbers.items():
         module, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(module), attribute, value)
+        put(model.get_submodule(module), attribute, value)
+
+
+def stated(module: object, attribute: str) -> Any:
+    """The value of an attribute, or of an entry of one that is a list, as `sizes[0]`; or None."""
+    name, _, place = attribute.partition("[")
+    value: Any = vars(module).get(name)
+    if not place:
+        return value
+    k = int(place.rstrip("]"))
+    return value[k] if type(value) in (list, tuple) and k < len(value) else None
+
+
+def put(module: nn.Module, attribute: str, value: int) -> None:
+    """Set an attribute, or an entry in a new list in the place of the old one."""
+    name, _, place = attribute.partition("[")
+    if place:
+        held = getattr(module, name)
+        entries = list(held)
+        entries[int(place.rstrip("]"))] = value
+        setattr(module, name, type(held)(entries))
+    else:
+        setattr(module, name, value)
 
 
 def counts(numbers: Numbers, kept: Mask) -> dict[str, int]:

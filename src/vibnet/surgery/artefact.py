@@ -15,6 +15,7 @@ from vibnet.graph import checks
 from vibnet.graph.cut import select, state_sizes
 from vibnet.graph.norms import state as state_eps
 from vibnet.graph.numbers import state as state_numbers
+from vibnet.graph.numbers import stated
 from vibnet.graph.stock import replace_in, replaceable, with_free_heads
 from vibnet.graph.structure import fingerprint
 from vibnet.surgery import pretrained
@@ -225,7 +226,7 @@ def _refuse_numbers(model: nn.Module, numbers: dict[str, Any], kind: type) -> No
     modules = dict(model.named_modules())
     for name in numbers:
         owner, _, attribute = name.rpartition(".")
-        if type(vars(modules.get(owner, object)).get(attribute)) is not kind:
+        if type(stated(modules.get(owner, object), attribute)) is not kind:
             raise ArtefactError(
                 f"load: the plan sets {name}, but this {type(model).__name__} has no number of "
                 f"that kind and name. Pass the model as it was before the cut."

@@ -128,7 +128,7 @@ PINNED = {
     "uneven": (
         lambda x: torch.cat([p.relu() for p in x.split([3, 5], 1)], 1),
         "split_with_sizes",
-        "cuts it into unequal parts",
+        "instead of the number",
     ),
     "slice": (lambda x: torch.cat([x[:, :3], x[:, 3:]], 1), "slice", "cuts it at a fixed place"),
     "steps": (lambda x: torch.cat([x[:, ::2], x[:, 1::2]], 1), "slice", "cuts it at a fixed place"),

@@ -40,14 +40,19 @@ def split(engine: Labeller, call: Call) -> list[Dims]:
     x = call.args[0]
     axis = (call.args[2] if len(call.args) > 2 else call.kwargs.get("dim", 0)) % x.ndim
     dims, out, start = engine.dims(x), [], 0
+    whole = engine if engine.like is None else engine.like
     sizes = {part.shape[axis] for part in call.out}
-    if dims[axis][0].any() and len(call.out) > 1:
+    if dims[axis][0].any() and len(call.out) > 1 and str(call) not in whole.unequal:
         if len(sizes) == 1:
             engine.blocks.append(Blocks(dims[axis], len(call.out), f"the parts of {call}"))
+        elif call.op == "split_with_sizes":  # a trial shows whether the sizes follow
+            engine.unequal.add(str(call))
         else:
             engine.labels.pin(dims[axis], f"{call} cuts it into unequal parts")
     for part in call.out:
         stop = start + part.shape[axis]
+        if str(call) in engine.unequal and dims[axis][0, start:stop].any():
+            engine.blocks.append(Blocks(dims[axis][:, start:stop], 1, f"every part of {call}"))
         out.append((*dims[:axis], dims[axis][:, start:stop], *dims[axis + 1 :]))
         start = stop
     return out
