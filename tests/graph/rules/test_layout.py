@@ -128,7 +128,7 @@ PINNED = {
     "uneven": (
         lambda x: torch.cat([p.relu() for p in x.split([3, 5], 1)], 1),
         "split_with_sizes",
-        "instead of the number",
+        "fails: split_with_sizes expects split_sizes to sum exactly to",
     ),
     "slice": (lambda x: torch.cat([x[:, :3], x[:, 3:]], 1), "slice", "cuts it at a fixed place"),
     "steps": (lambda x: torch.cat([x[:, ::2], x[:, 1::2]], 1), "slice", "cuts it at a fixed place"),
