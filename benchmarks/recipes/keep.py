@@ -1,0 +1,48 @@
+"""Keep the records of a reproduced table's finished runs among the results.
+
+    vibnet reproduce table1 --out runs/table1
+    python benchmarks/recipes/keep.py table1 runs/table1
+
+`vibnet reproduce table1 --out benchmarks/recipes/results/table1 --document docs/tables.md` then goes
+on from what is there, and writes the table. Of every run the last epoch is kept, not all; controls
+need the checkpoints of a run, which are not kept.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from vibnet.recipes.grid import POINT, RUN
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def keep(table: str, out: Path) -> int:
+    """Copy what is over, in short; how many records."""
+    count = 0
+    for folder in sorted(path.parent for path in out.glob(f"*/{RUN}")):
+        body = json.loads((folder / RUN).read_text())
+        if not body.get("done"):
+            continue
+        body["history"] = body.get("history", [])[-1:]
+        body.pop("snr", None)
+        target = RESULTS / table / folder.name
+        target.mkdir(parents=True, exist_ok=True)
+        (target / RUN).write_text(json.dumps(body, indent=1) + "\n")
+        shutil.copy(folder / POINT, target / POINT)
+        count += 1
+    return count
+
+
+def main() -> None:
+    """Read the arguments and copy."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", choices=("table1", "table2"))
+    parser.add_argument("out", type=Path)
+    asked = parser.parse_args()
+    print(keep(asked.table, asked.out), "records kept")
+
+
+if __name__ == "__main__":
+    main()
