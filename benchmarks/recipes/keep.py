@@ -3,8 +3,8 @@
     vibnet reproduce table1 --out runs/table1
     python benchmarks/recipes/keep.py table1 runs/table1
 
-`vibnet reproduce table1 --out benchmarks/recipes/results/table1 --document docs/tables.md` then goes
-on from what is there, and writes the table. Of every run the last epoch is kept, not all; controls
+`vibnet reproduce table1 --out benchmarks/recipes/results/table1 --document docs/tables.md` goes
+on from what is there and writes the table. Of every run the last epoch is kept, not all; controls
 need the checkpoints of a run, which are not kept.
 """
 
