@@ -79,8 +79,10 @@ def test_the_report_says_how_far_outputs_moved_and_the_rest_is_exact(name):
     small, report = vibnet.prune(model, replace(found, kept=kept), x)
     assert small.make.out_features == WIDE
     assert report.difference < 1e-13
-    told = f"NOT EXACT: outputs moved by {report.moved:.1e} of their scale, for units of make went"
+    told = f"NOT EXACT: units of make went; outputs moved by {report.moved:.1e} of their scale"
     assert told in str(report)
+    _, blindly = vibnet.prune(model, replace(found, kept=kept), x, verify=False)
+    assert "NOT EXACT: units of make went; how far outputs moved is not known" in str(blindly)
     blind = body(name).double()  # whole, its readers blind for what goes
     with torch.no_grad():
         blind.read.weight[:, WIDE:] = 0
@@ -125,6 +127,7 @@ def test_gates_stand_at_readers_and_training_shrinks():
     small, report = vibnet.prune(gated)
     assert report.difference < 1e-13
     assert small.read.in_features == WIDE
+    assert "NOT EXACT: units of make went; they went while it trained" in str(report)
 
 
 @pytest.mark.parametrize("name", OVER)

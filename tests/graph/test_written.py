@@ -1,6 +1,7 @@
 """Units under a root-mean-square norm: closed where they are written, or refused by name."""
 
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import vibnet
-from vibnet.errors import NoSitesError
+from vibnet.errors import NoSitesError, PlanError
 from vibnet.graph.probe import analyse
 from vibnet.train.shrink import shrink
 
@@ -92,6 +93,10 @@ EXACT = {
     "in place": lambda: between(lambda m, h: h.clone().mul_(2).add_(h)),
     "turned": lambda: between(lambda m, h: h.transpose(1, 2).contiguous().transpose(1, 2)),
     "cut in parts": lambda: between(lambda m, h: torch.cat([h[:, :2], h[:, 2:]], 1)),
+    "filled with zero": lambda: between(lambda m, h: h.masked_fill(h > 1, 0.0)),
+    "clamped": lambda: between(lambda m, h: F.hardtanh(h).clamp(-0.9, 2)),
+    "summed up": lambda: between(lambda m, h: h.cumsum(1)),
+    "the larger": lambda: between(lambda m, h: torch.maximum(h, 2 * h)),
     "gated": lambda: between(lambda m, h: h * torch.sigmoid(h)),
     "squared": lambda: between(lambda m, h: h.pow(2) / 3),
     "by itself": lambda: between(lambda m, h: h + m.own(h), own=nn.Linear(WIDTH, WIDTH)),
@@ -180,6 +185,30 @@ REFUSED = {
         r"masked_fill in the model itself .* of zero",
     ),
     "divided by itself": (between(lambda m, h: h / (h * h)), r"div in the model itself"),
+    "it is one where it is read": (
+        between(lambda m, h: h, last=nn.Sequential(Norm(), nn.Sigmoid())),
+        r"must be zero at .* in head .*sigmoid in last\.1",
+    ),
+    "it is one where it is normed": (
+        between(lambda m, h: h * m.own(h + 1), own=Norm()),
+        r"must be zero at mean in own .*add in the model itself",
+    ),
+    "held above zero": (
+        between(lambda m, h: F.hardtanh(h, 0.5, 1.0)),
+        r"hardtanh in the model itself .* of zero",
+    ),
+    "a clamp above zero": (between(lambda m, h: h.clamp(min=0.1)), r"clamp_?m?i?n? in the model"),
+    "written by another output": (
+        between(lambda m, h: (h := h * 1, torch.exp(h.detach(), out=h.detach()))[0]),
+        r"exp in the model itself .* of zero",
+    ),
+    "a bias that is computed": (
+        between(
+            lambda m, h: h + F.linear(h, m.w, m.down.bias * 2),
+            w=nn.Parameter(torch.randn(WIDTH, WIDTH)),
+        ),
+        r"makes something else of zero",
+    ),
     "a weight of a norm elsewhere": (
         between(lambda m, h: h * m.norm.weight),
         r"norm\.weight weighs a root-mean-square norm over it, and has another use too",
@@ -246,19 +275,52 @@ def test_single_features_of_what_a_norm_gives_are_refused():
         vibnet.plan(stream(), X, features=["up"])
 
 
-def test_units_that_are_read_beside_stay_gated_where_they_are_read():
+def test_what_makes_the_units_is_closed_and_nothing_else():
     gated = trained(stream())
-    late = {u for s in gated.graph.sources for u in s.units.tolist() if u >= 0}
-    assert late == set(site_of(gated).units.tolist())
-    assert {s.parameter for s in gated.graph.sources} == {
-        "words.weight",
-        "down.weight",
-        "down.bias",
-    }
-    for reader in gated.graph.readers:
-        assert late.isdisjoint(reader.units.tolist())
-        if reader.parameter == "down.weight":
-            assert (reader.units >= 0).all()
+    assert set(gated.graph.late.tolist()) == set(site_of(gated).units.tolist())
+    names = {source.parameter for source in gated.graph.sources}
+    assert names == {"words.weight", "down.weight", "down.bias"}
+
+
+class ReadByOne(nn.Module):
+    """Units under a norm and units behind a sigmoid, read by one layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(4, 7)
+        self.norm, self.read = Norm(6), nn.Linear(13, 3)
+
+    def forward(self, x):
+        return self.read(torch.cat([self.norm(self.a(x)), torch.sigmoid(self.b(x))], -1))
+
+
+class WrittenByOne(nn.Module):
+    """The same, written by one layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.both, self.norm = nn.Linear(4, 12), Norm(6)
+        self.first, self.second = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x):
+        one, other = self.both(x).chunk(2, -1)
+        return self.first(self.norm(one)) + self.second(torch.sigmoid(other))
+
+
+@pytest.mark.parametrize("kind", [ReadByOne, WrittenByOne])
+def test_both_kinds_of_units_may_lie_side_by_side(kind):
+    torch.manual_seed(0)
+    x = torch.randn(5, 4).double()
+    gated = trained(kind().double(), x)
+    assert 0 < len(gated.graph.late) < gated.graph.total
+    with torch.no_grad():
+        before = gated(x)
+        small, report = vibnet.prune(gated)
+        assert report.difference < 1e-12
+        assert (small(x) - before).abs().max() < 1e-12
+        assert shrink(gated)
+        assert (gated(x) - before).abs().max() < 1e-12
+        gated.train()(x)
 
 
 def test_a_graph_after_two_cuts_is_that_of_one():
@@ -287,3 +349,104 @@ def test_training_that_shrinks_goes_on_with_the_same_answers():
     with torch.no_grad():
         assert (small(X) - before).abs().max() < 1e-13
     assert report.difference < 1e-13
+
+
+def test_what_shrank_while_training_is_saved_with_its_eps(tmp_path):
+    gated = trained(stream())
+    assert shrink(gated)
+    small, report = vibnet.prune(gated)
+    assert report.eps == dict.fromkeys(("norm.eps", "last.eps"), 0.01 * 8 / 5)
+    vibnet.save(small, tmp_path)
+    loaded = vibnet.load(tmp_path, stream())
+    with torch.no_grad():
+        assert torch.equal(loaded(X), small(X))
+
+
+def test_an_eps_changed_by_hand_is_refused_and_nothing_is_cut():
+    gated = trained(stream())
+    gated.model.norm.eps = 0.5
+    before = {k: v.clone() for k, v in gated.state_dict().items()}
+    for cut in (shrink, vibnet.prune):
+        with pytest.raises(PlanError, match=r"norm\.eps is 0\.5, but was 0\.01 when the model was"):
+            cut(gated)
+    assert all(torch.equal(v, before[k]) for k, v in gated.state_dict().items())
+    assert gated.model.last.eps == 1e-2
+
+
+class Shares(nn.Module):
+    """Two streams under norms of one module, with two weights."""
+
+    def __init__(self, other="w2", offset=0.0):
+        super().__init__()
+        self.w1, self.w2 = (nn.Parameter(torch.rand(8) + 0.5) for _ in range(2))
+        self.eps, self.other, self.offset = 1e-2, other, offset
+        self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 3)
+        self.d = nn.Linear(8, 3)
+
+    def norm(self, x, weight):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * weight
+
+    def forward(self, x):
+        second = getattr(self, self.other)
+        second = self.offset + second if self.offset else second
+        return self.c(self.norm(self.a(x), self.w1)) + self.d(self.norm(self.b(x), second))
+
+
+@pytest.mark.parametrize(("options", "what"), [({}, "eps"), ({"other": "w1", "offset": 1.0}, "w1")])
+def test_norms_that_would_need_different_values_are_refused(options, what):
+    found = vibnet.plan(Shares(**options), torch.randn(5, 4))
+    assert found.sizes == {}
+    why = f"{what} belongs to root-mean-square norms that would need different values after a cut"
+    assert why in found.pinned["a"]
+
+
+def test_a_buffer_that_is_added_closes_too():
+    class Positions(Stream):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("at", torch.randn(5, WIDTH))
+
+        def between(self, h):
+            return h + self.at
+
+    torch.manual_seed(0)
+    model = Positions().double()
+    found = vibnet.plan(model, X)
+    small, report = vibnet.prune(model, replace(found, kept={"words": [0, 3, 4]}), X)
+    assert report.difference < 1e-12
+    assert small.at.shape == (5, 3)
+
+
+class Autoencodes(nn.Module):
+    """A weight that writes units along both its dimensions, and reads the others."""
+
+    def __init__(self, heard):
+        super().__init__()
+        self.enc = nn.Linear(WIDTH, 12, bias=False)
+        self.words, self.norm = nn.Embedding(WORDS, WIDTH), Norm()
+        self.inner = nn.ModuleList(Norm(12) for _ in range(heard))
+        self.last, self.head = Norm(), nn.Linear(WIDTH, 4)
+
+    def forward(self, x):
+        h = self.words(x)
+        hidden = self.enc(self.norm(h))
+        h = h + F.linear(
+            reduce(torch.add, (norm(hidden) for norm in self.inner)), self.enc.weight.t()
+        )
+        return self.head(self.last(h))
+
+
+def test_a_weight_that_writes_along_both_its_dimensions_is_folded_once():
+    torch.manual_seed(0)
+    gated = trained(Autoencodes(1).double())
+    assert gated.sites[0].name == "enc"
+    small, report = vibnet.prune(gated)
+    assert report.difference < 1e-12
+    assert small.enc.out_features == 8
+
+
+def test_where_two_norms_hear_it_such_a_weight_holds_no_gate():
+    torch.manual_seed(0)
+    model = Autoencodes(2).double()
+    site = site_of(analyse(model, X), "enc")
+    assert "enc.weight is also used elsewhere" in site.ungated

@@ -48,12 +48,14 @@ ZERO = {
     "moves": lambda m, h: torch.cat([h[:, 1:], h[:, :1]], 1).flip(1).roll(1, 1),
     "a bare parameter": lambda m, h: h + m.w,  # which closes with them
     "a matrix of answers": lambda m, h: torch.softmax(h @ h.transpose(1, 2), -1) @ h,
+    "attention": lambda m, h: F.scaled_dot_product_attention(h, h, h),
     "in place": lambda m, h: F.relu_(h.clone()),
 }
 OTHER = {
     "a number": lambda m, h: h + 1,
     "a tensor without units": lambda m, h: h + h.shape[1] * torch.ones(5, 1),
     "exponential": lambda m, h: torch.exp(h),
+    "values of an attention": lambda m, h: F.scaled_dot_product_attention(h, h, torch.exp(h)),
     "a quotient of them": lambda m, h: h / (h * h),
     "roots below one": lambda m, h: h.abs() ** -0.5,
     "one part only": lambda m, h: torch.cat([h[:, 1:], h[:, :1].cos()], 1),

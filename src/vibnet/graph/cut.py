@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from vibnet.errors import PlanError
-from vibnet.graph import norms
+from vibnet.graph import following
 from vibnet.graph.constraints import Mask
 from vibnet.graph.labels import Array
 from vibnet.graph.numbers import counts, state
@@ -82,7 +82,12 @@ def cut(model: nn.Module, graph: Graph, kept: Mask, how: Take = take) -> dict[st
 
     Returns:
         The positions kept in every dimension of every tensor that changed.
+
+    Raises:
+        PlanError: a norm's eps, or the numbers in a buffer, are others than when the model was
+            looked at.
     """
+    following.check(model, graph.norms)
     done: dict[int, Tensor] = {}
     record: dict[str, list[list[int]]] = {}
     for prefix, owner in model.named_modules():
@@ -105,7 +110,7 @@ def cut(model: nn.Module, graph: Graph, kept: Mask, how: Take = take) -> dict[st
         if isinstance(owner, nn.Linear):
             select(owner, None if stay.all() else np.flatnonzero(stay), len(stay))
     state(model, counts(graph.numbers, kept))
-    norms.state(model, norms.eps_of(graph.norms, kept))
+    following.state(model, following.eps_of(graph.norms, kept))
     return record
 
 
@@ -141,7 +146,7 @@ def _cut_one(
 
 def weighed(new: Tensor, name: str, graph: Graph, kept: Mask) -> Tensor:
     """What stays of a parameter as it is in the small model: weights of norms are scaled."""
-    norm = norms.by_weight(graph.norms).get(name)
+    norm = following.by_weight(graph.norms).get(name)
     return new if norm is None else norm.scaled(new, kept)
 
 

@@ -1,19 +1,10 @@
-"""Root-mean-square norms: how they are recognised in a trace, and how they follow a cut.
+"""Root-mean-square norms: how they are recognised in a trace, however they are spelled."""
 
-``x * w / sqrt(mean(x^2) + eps)`` over `d` units of which only `k` are not zero is the same norm
-over those `k`, with weights ``w * sqrt(d / k)`` and ``eps * d / k``.
-"""
-
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from vibnet.graph.constraints import Mask
-from vibnet.graph.labels import Array
 from vibnet.graph.trace import Call, Trace
 
 CASTS = {"_to_copy", "detach", "alias", "clone", "contiguous"}
@@ -50,56 +41,6 @@ class Found:
     module: str = ""
     attribute: str = ""
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Norm:
-    """What a cut does to a norm: see `Found`.
-
-    `units` are those of its weight, -1 for none; `eps` belongs to the `first` width it had. An
-    `inverse` one takes multipliers back, for its reader's weight is where they were folded.
-    """
-
-    weight: str
-    units: Array
-    offset: float
-    eps: float
-    module: str
-    attribute: str
-    first: int
-    inverse: bool = False
-
-    def share(self, kept: Mask) -> float:
-        """How many times as many units there are as stay."""
-        return len(self.units) / self._left(kept)
-
-    def eps_of(self, kept: Mask) -> float:
-        """What has to be under the root of the smaller norm."""
-        return self.eps * self.first / self._left(kept)
-
-    def divided(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """The weight that gives results smaller by a factor each, float64 of the weight's shape."""
-        return ((weight.detach().double() + self.offset) / scale - self.offset).to(weight)
-
-    def _left(self, kept: Mask) -> int:
-        return int(np.where(self.units < 0, True, kept[self.units]).sum())
-
-    def scaled(self, weight: Tensor, kept: Mask) -> Tensor:
-        """The weight of the smaller norm, of the numbers that stay."""
-        share = self.share(kept)
-        if share == 1:
-            return weight
-        wide = weight.detach().double()
-        return ((wide + self.offset) * math.sqrt(share) - self.offset).to(weight)
-
-
-def eps_of(norms: Iterable[Norm], kept: Mask) -> dict[str, float]:
-    """The attributes that a cut changes, by dotted name, with the values that they get."""
-    return {
-        f"{n.module}.{n.attribute}".lstrip("."): n.eps_of(kept)
-        for n in norms
-        if n.attribute and n.share(kept) != 1
-    }
 
 
 class Users:
@@ -277,15 +218,3 @@ def _with_eps(trace: Trace, found: Found) -> Found:
 def close(a: float, b: float) -> bool:
     """Whether two numbers are the same in single precision."""
     return abs(a - b) <= SINGLE * abs(b)
-
-
-def state(model: nn.Module, eps: dict[str, float]) -> None:
-    """Give attributes of norms their values, by dotted name."""
-    for name, value in eps.items():
-        module, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(module), attribute, value)
-
-
-def by_weight(norms: Sequence[Norm]) -> dict[str, Norm]:
-    """The norms by the name of their parameter."""
-    return {norm.weight: norm for norm in norms}

@@ -57,6 +57,8 @@ def without(graph: Graph, failed: dict[str, str]) -> Graph:
     blocks = [replace(b, units=index[b.units]) for b in graph.blocks]
     places = [replace(p, units=index[p.units]) for p in graph.places]
     norms = [replace(n, units=index[n.units]) for n in graph.norms]
+    late = index[graph.late]
+    late = late[late >= 0]
     sources = [replace(s, units=index[s.units]) for s in graph.sources]
     return replace(
         graph,
@@ -72,5 +74,6 @@ def without(graph: Graph, failed: dict[str, str]) -> Graph:
         remaps={k: index[u] for k, u in graph.remaps.items()},
         numbers={k: index[u] for k, u in graph.numbers.items() if (index[u] >= 0).any()},
         norms=[n for n in norms if (n.units >= 0).any()],
-        sources=[s for s in sources if (s.units >= 0).any()],
+        sources=[s for s in sources if np.isin(s.units, late).any()],
+        late=late,
     )

@@ -24,7 +24,8 @@ class Place:
     """The input (`argument` >= 0) or the output (-1) of a module, and the dimension to multiply.
 
     `units` holds the label class of every position, `rank` is how many dimensions the tensor has,
-    `repeat` how many rows an example has in it.
+    `repeat` how many rows an example has in it. Those units are multiplied that close where they
+    are written (`late`), or the others.
     """
 
     module: str
@@ -33,6 +34,7 @@ class Place:
     units: Array
     rank: int
     repeat: int
+    late: bool = False
 
 
 class Flow:
@@ -144,19 +146,26 @@ def rows(dims: Dims) -> int | None:
     return repeat if whole else None
 
 
-def laid_out(dims: Dims, roots: Array, module: str, argument: int) -> Place | None:
-    """The place at a tensor, if its units lie along one dimension and examples come first."""
+def laid_out(
+    dims: Dims, roots: Array, module: str, argument: int, every: Array | None = None
+) -> Place | None:
+    """The place at a tensor, if its units lie along one dimension and examples come first.
+
+    `every` holds the classes of all units, where the place multiplies those in `roots` only.
+    """
     carrying = [k for k, dim in enumerate(dims) if roots[dim[0]].any()]
     repeat = rows(dims)
     if len(carrying) != 1 or repeat is None:
         return None
-    units = roots[dims[carrying[0]][0]]
+    units = (roots if every is None else every)[dims[carrying[0]][0]]
     return Place(module, argument, carrying[0], units, len(dims), repeat)
 
 
-def _own_input(flow: Flow, read: Read, dims: dict[int, Dims], roots: Array) -> Place | None:
+def _own_input(
+    flow: Flow, read: Read, dims: dict[int, Dims], roots: Array, every: Array
+) -> Place | None:
     for module, argument, x in flow.own_inputs(read):
-        return laid_out(dims[id(x)], roots, module, argument)
+        return laid_out(dims[id(x)], roots, module, argument, every)
     return None
 
 
@@ -172,17 +181,20 @@ def scattered(engine: Labeller, traces: Sequence[Trace]) -> set[tuple[int, int]]
     return out
 
 
-def find(engine: Labeller, traces: Sequence[Trace], roots: Array) -> dict[tuple[int, int], Place]:
+def find(
+    engine: Labeller, traces: Sequence[Trace], roots: Array, every: Array
+) -> dict[tuple[int, int], Place]:
     """The place of every read, keyed by (trace, call); a read without one is missing.
 
-    `roots` holds the class of every label, or 0 where it may not be cut.
+    `roots` holds the class of every label that closes where it is read, or 0; `every` the class
+    of every label, or 0 where it may not be cut.
     """
     out: dict[tuple[int, int], Place] = {}
     for number, trace in enumerate(traces):
         reads = [r for r in engine.reads if r.trace == number]
         flow, dims = Flow(trace, reads), engine.dims_of[number]
         for read in reads:
-            place = _own_input(flow, read, dims, roots)
+            place = _own_input(flow, read, dims, roots, every)
             if place is not None:
                 out[number, read.call] = place
         for read in reads:
@@ -193,7 +205,7 @@ def find(engine: Labeller, traces: Sequence[Trace], roots: Array) -> dict[tuple[
                 covered = flow.only_read(x, None) if k is not None else None
                 if k is None or not covered or any((number, r.call) in out for r in covered):
                     continue
-                place = laid_out(dims[id(x)], roots, trace.modules[k].name, -1)
+                place = laid_out(dims[id(x)], roots, trace.modules[k].name, -1, every)
                 if place is not None:
                     out.update({(number, r.call): place for r in covered})
                 break

@@ -11,9 +11,10 @@ import numpy as np
 
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import renumber
+from vibnet.graph.following import by_weight
 from vibnet.graph.labeller import Dims, Labeller
 from vibnet.graph.labels import Array, Labels
-from vibnet.graph.norms import by_weight, close
+from vibnet.graph.norms import close
 from vibnet.graph.structure import Graph
 from vibnet.graph.trace import Call, Trace
 

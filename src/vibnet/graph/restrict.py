@@ -62,6 +62,7 @@ def restrict(graph: Graph, kept: Mask) -> Graph:
         numbers={k: left(u) for k, u in graph.numbers.items()},
         norms=[replace(n, units=left(n.units)) for n in graph.norms],
         sources=[replace(s, units=left(s.units)) for s in graph.sources],
+        late=index[graph.late[kept[graph.late]]],
     )
 
 

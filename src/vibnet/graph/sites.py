@@ -11,10 +11,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from vibnet.graph.constraints import EqualBlocks
 from vibnet.graph.detours import Detour, detour
 from vibnet.graph.events import Read
+from vibnet.graph.following import Norm
 from vibnet.graph.labeller import Labeller
 from vibnet.graph.labels import Array
 from vibnet.graph.names import Names
-from vibnet.graph.norms import Norm
 from vibnet.graph.places import find, scattered
 from vibnet.graph.structure import Graph, Reader, Site, Source, fingerprint
 from vibnet.graph.trace import Trace
@@ -41,7 +41,7 @@ class _Builder:
         self.open[np.isin(self.open, list(self.written.pins))] = 0
         self.late = np.isin(self.open, self.written.roots[self.written.roots > 0])
         self.read = np.where(self.late, 0, self.open)  # the classes that close where they are read
-        self.places = find(engine, traces, self.read)
+        self.places = find(engine, traces, self.read, self.open)
         count = engine.labels.count
         self.writers, self.readers, self.ungated, self.inexact = (Names(count) for _ in range(4))
         done: dict[str, Array] = {}
@@ -151,31 +151,24 @@ class _Builder:
             name: tuple(of(dim[0]) for dim in dims) for name, dims in engine.parameters.items()
         }
 
-        def part(atoms: Array, late: bool) -> Array:
-            """The numbers of those that close where they are written, or of the others."""
-            numbers: Array = np.where(self.late[roots[atoms]] == late, of(atoms), -1)
-            return numbers
-
         readers: dict[tuple[str, int], Reader] = {}
         for read in engine.reads:
             readers[read.parameter, read.parameter_dim] = Reader(
                 read.parameter,
                 read.parameter_dim,
                 read.groups,
-                part(
-                    read.atoms[0]
-                    if read.groups > 1
-                    else engine.parameters[read.parameter][read.parameter_dim][0],
-                    late=False,
-                ),
+                of(read.atoms[0])
+                if read.groups > 1
+                else parameters[read.parameter][read.parameter_dim],
                 self.foldable[read.parameter],
                 self.detours.get((read.parameter, read.parameter_dim)),
             )
+        late = np.unique(index[self.roots[self.late]])
+        late = late[late >= 0]
         found = (*self.places.values(), *self.written.places)
-        places = {(p.module, p.argument): replace(p, units=index[p.units]) for p in found}
+        places = {(p.module, p.argument, p.late): replace(p, units=index[p.units]) for p in found}
         sources = [
-            Source(name, dim, part(engine.parameters[name][dim][0], late=True))
-            for name, dim in sorted(self.written.stored)
+            Source(name, dim, parameters[name][dim]) for name, dim in sorted(self.written.stored)
         ]
         blocks = [EqualBlocks(of(b.atoms[0]), b.blocks, b.why) for b in engine.blocks]
         names = {name for name, _ in self.model.named_parameters()}
@@ -194,7 +187,8 @@ class _Builder:
             self._widths(of),
             remaps={name: of(dim[0]) for name, dim in engine.remaps.items()},
             norms=[replace(n, inverse=n.weight in self.written.inverse) for n in self._norms(of)],
-            sources=[s for s in sources if (s.units >= 0).any()],
+            sources=[s for s in sources if np.isin(s.units, late).any()],
+            late=late,
         )
 
     def _norms(self, of: Callable[[Array], Array]) -> list[Norm]:

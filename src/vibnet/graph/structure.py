@@ -10,8 +10,8 @@ from torch import nn
 from vibnet.graph import checks
 from vibnet.graph.constraints import EqualBlocks
 from vibnet.graph.detours import Detour
+from vibnet.graph.following import Norm
 from vibnet.graph.labels import Array
-from vibnet.graph.norms import Norm
 from vibnet.graph.numbers import Numbers
 from vibnet.graph.places import Place
 
@@ -59,7 +59,10 @@ class Reader:
 
 @dataclass(frozen=True)
 class Source:
-    """A parameter that makes units which close where they are written, and its dimension."""
+    """A parameter that makes units which close where they are written, and its dimension.
+
+    `units` are all that the dimension holds; only those that are `late` in the graph count.
+    """
 
     parameter: str
     dim: int
@@ -140,6 +143,7 @@ class Graph:
     numbers: Numbers = field(default_factory=dict)  # the units that modules' attributes count
     norms: list[Norm] = field(default_factory=list)  # root-mean-square ones over units
     sources: list[Source] = field(default_factory=list)  # of units that close where written
+    late: Array = field(default_factory=lambda: np.arange(0))  # those units
     cuttable: dict[str, float] = field(default_factory=dict)  # shares of the whole model in sites
 
 

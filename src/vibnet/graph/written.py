@@ -7,12 +7,12 @@ one scaled. That needs every call between writing and reading to make zero of ze
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
 
-from vibnet.graph.events import Write
+from vibnet.graph.events import Normed, Write
 from vibnet.graph.labeller import Labeller
 from vibnet.graph.labels import Array
 from vibnet.graph.places import Flow, Place, equal, laid_out
@@ -53,6 +53,7 @@ def survey(engine: Labeller, traces: Sequence[Trace], roots: Array, open_: Array
     number = np.full(engine.labels.count, -1, dtype=np.int64)
     number[wanted] = np.arange(len(wanted))
     classes = number[roots]
+    _alike(out, normed, open_, engine)
     surveys = [Zeros(engine, t, k, classes) for k, t in enumerate(traces)]
     for norm in normed:
         _need(out, surveys[norm.trace], norm.found.source, norm.atoms, str(
@@ -65,13 +66,35 @@ def survey(engine: Labeller, traces: Sequence[Trace], roots: Array, open_: Array
     return out
 
 
+def _alike(out: Written, normed: list[Normed], open_: Array, engine: Labeller) -> None:
+    """Pin units of norms that share a weight or an eps, and differ in what it is to become."""
+    kinds: dict[tuple[str, ...], dict[object, list[Normed]]] = defaultdict(dict)
+    for norm in normed:
+        found = norm.found
+        units = open_[engine.parameters[found.weight][0][0]].tobytes()
+        if found.attribute:
+            kinds[found.module, found.attribute].setdefault(units, []).append(norm)
+        kinds[(found.weight,)].setdefault(found.offset, []).append(norm)
+    for key, different in kinds.items():
+        if len(different) < 2:
+            continue
+        why = (
+            f"{'.'.join(key).lstrip('.')} belongs to root-mean-square norms that would need "
+            f"different values after a cut; give each its own"
+        )
+        for norm in (n for norms in different.values() for n in norms):
+            for root in np.unique(open_[norm.atoms[0]]).tolist():
+                if root:
+                    out.pins.setdefault(root, why)
+
+
 def _need(out: Written, survey: Zeros, x: Tensor, atoms: Array, reader: str) -> None:
     """Pin what is not zero where it is read or normed."""
     for k in np.flatnonzero(survey.bits(atoms) & ~survey.zeros(x)).tolist():
         why = (
             f"a root-mean-square norm goes over it, so it must be zero at {reader} when it is "
-            f"closed, but {survey.cause(x, k)} makes something else of zero; leave out what adds "
-            f"to it, or norm another tensor"
+            f"closed, but {survey.cause(x, k)} makes something else of zero; do that elsewhere, or "
+            f"norm another tensor"
         )
         out.pins.setdefault(int(out.roots[k]), why)
 
@@ -100,27 +123,27 @@ def _sources(
     closed = np.zeros(engine.labels.count, dtype=np.bool_)
     closed[[root for root in out.roots.tolist() if root not in out.pins]] = True
     only = np.where(closed[open_], open_, 0)
-    calls: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    calls: dict[tuple[str, int], set[tuple[int, int]]] = defaultdict(set)
     for write in engine.writes:
         if only[write.atoms].any():
-            out.stored.add((write.parameter, write.position))
-            for name in filter(None, (write.parameter, write.bias)):
-                calls[name].add((write.trace, write.call))
-            if write.bias:
-                out.stored.update(_holding(engine, write.bias, only))
+            held = [(write.parameter, write.position)]
+            held += _holding(engine, write.bias, only) if write.bias else []
+            for key in held:
+                out.stored.add(key)
+                calls[key].add((write.trace, write.call))
     for name in {name: None for survey in surveys for name in survey.bare}:
         for _, dim in _holding(engine, name, only):
             out.stored.add((name, dim))
             found = only[engine.parameters[name][dim][0]]
             _note(out, found, f"{name} is added to it and is no module's output")
     for name, dim in sorted(out.stored):
-        if more := engine.used.get(name, set()) - calls[name]:
+        if more := engine.used.get(name, set()) - calls[name, dim]:
             found = only[engine.parameters[name][dim][0]]
             if weight := taken_back(engine, traces, name, dim, more):
                 out.inverse.add(weight)
                 continue
             _note(out, found, f"{name} is also used elsewhere, so no multiplier fits into it")
-    _places(out, engine, traces, only)
+    _places(out, engine, traces, only, open_)
 
 
 def _holding(engine: Labeller, name: str, only: Array) -> list[tuple[str, int]]:
@@ -134,17 +157,22 @@ def _note(out: Written, roots: Array, reason: str) -> None:
         out.ungated.setdefault(root, reason)
 
 
-def _places(out: Written, engine: Labeller, traces: Sequence[Trace], only: Array) -> None:
+def _places(
+    out: Written, engine: Labeller, traces: Sequence[Trace], only: Array, every: Array
+) -> None:
     """Gates at the outputs of the modules that write: each output is one write, as it is."""
     found: dict[str, list[Place]] = defaultdict(list)
     flows = [Flow(trace, ()) for trace in traces]
     for write in engine.writes:
         if not only[write.atoms].any():
             continue
-        place = _place(engine, flows[write.trace], write, only)
+        place = _place(engine, flows[write.trace], write, only, every)
         if place is None:
             call = traces[write.trace].calls[write.call]
-            why = f"{call} gives it, which is no module's own output, so no gate can stand there"
+            why = (
+                f"{call} gives it, which is no module's own output with one example after the "
+                f"other, so no gate can stand there"
+            )
             _note(out, only[write.atoms], why)
         else:
             found[place.module].append(place)
@@ -157,10 +185,11 @@ def _places(out: Written, engine: Labeller, traces: Sequence[Trace], only: Array
             _note(out, place.units, f"{name} gives other units in other calls")
 
 
-def _place(engine: Labeller, flow: Flow, write: Write, only: Array) -> Place | None:
+def _place(engine: Labeller, flow: Flow, write: Write, only: Array, every: Array) -> Place | None:
     call = flow.trace.calls[write.call]
     if not call.stack:
         return None
     x = flow.own_output(call.out, call.stack[-1])
     dims = engine.dims_of[write.trace].get(id(x)) if x is not None else None
-    return laid_out(dims, only, call.module, -1) if dims else None
+    place = laid_out(dims, only, call.module, -1, every) if dims else None
+    return replace(place, late=True) if place else None

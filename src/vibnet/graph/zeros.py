@@ -22,12 +22,15 @@ MOVES = KEEPS_ELEMENTS | {
 FIXED_ZERO = {  # functions with f(0) = 0
     *("relu", "relu6", "gelu", "silu", "tanh", "neg", "abs", "sin", "leaky_relu", "elu", "selu"),
     *("celu", "mish", "hardswish", "sqrt", "sign", "erf", "asin", "atan", "sinh", "expm1", "log1p"),
-    *("prelu", "_prelu_kernel", "hardtanh", "softsign", "round", "floor", "trunc"),
+    *("prelu", "_prelu_kernel", "cumsum", "softsign", "round", "floor", "trunc"),
     *("mean", "sum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d"),
     *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_fused_rms_norm"),
+    *("max_pool2d_with_indices", "max_pool3d_with_indices", "upsample_nearest2d"),
+    *("upsample_bilinear2d", "upsample_nearest1d", "upsample_linear1d", "upsample_bicubic2d"),
 }
 SUMS, JOINS = {"add", "sub"}, {"cat", "stack"}
 PRODUCTS = {"mul", "bmm", "mm"}
+FILLS = {"masked_fill", "constant_pad_nd"}  # with the number that is their third argument
 ATTENTION = "_scaled_dot_product"
 
 
@@ -83,7 +86,9 @@ class Zeros:
             if (bits & ~zero).any():
                 self.maker[id(x)] = call
             memory = self.alike[x.untyped_storage()._cdata]
-            if call.op.endswith("_"):  # what shares the memory has been written into as well
+            if (
+                call.op.endswith("_") or "out" in call.kwargs
+            ):  # what shares the memory has been written into as well
                 was = {other: self.zero[other] for other in memory}
                 for other in memory:
                     self.zero[other] = self.zero[other] & (zero | ~bits)
@@ -130,6 +135,13 @@ class Zeros:
             return self.zeros(call.args[0])
         if name.startswith(ATTENTION):
             return self.zeros(call.args[2])
+        if (bounds := _bounds(name, call)) is not None:
+            return self.zeros(call.args[0]) if bounds[0] <= 0 <= bounds[1] else none
+        if name in FILLS:
+            value = call.args[2] if len(call.args) > 2 else 0
+            return self.zeros(call.args[0]) if not isinstance(value, Tensor) and not value else none
+        if name in ("maximum", "minimum"):
+            return self._all(call.given, foreign=False)
         if name in MOVES | FIXED_ZERO and isinstance(first, Tensor):
             return self.zeros(first)
         return none
@@ -158,3 +170,18 @@ class Zeros:
             numbers = self.classes[write.atoms]
             out[numbers[numbers >= 0]] = True
         return out
+
+
+def _bounds(name: str, call: Call) -> tuple[float, float] | None:
+    """Between which numbers a call holds its values, None where it does not."""
+    if name not in ("hardtanh", "clamp", "clamp_min", "clamp_max"):
+        return None
+    least, most = (-1.0, 1.0) if name == "hardtanh" else (-np.inf, np.inf)
+    given = {"min": None, "max": None} | call.kwargs
+    low, high = (*call.args[1:3], None, None)[:2]
+    if name == "clamp_max":
+        low, high = None, low
+    low, high = given["min"] if low is None else low, given["max"] if high is None else high
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return 1.0, 0.0  # between what nobody knows: nothing is in there
+    return least if low is None else low, most if high is None else high

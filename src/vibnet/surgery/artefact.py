@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vibnet.errors import ArtefactError, ConfigError, PlanError
 from vibnet.graph import checks
 from vibnet.graph.cut import select, state_sizes
-from vibnet.graph.norms import state as state_eps
+from vibnet.graph.following import state as state_eps
 from vibnet.graph.numbers import state as state_numbers
 from vibnet.graph.numbers import stated
 from vibnet.graph.stock import replace_in, replaceable, with_free_heads

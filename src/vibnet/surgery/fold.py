@@ -12,6 +12,12 @@ from vibnet.graph.structure import Graph
 from vibnet.surgery.multiply import without_hooks
 
 
+def _held(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers of a model, by all their names."""
+    held: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    return held | dict(model.named_buffers(remove_duplicate=False))
+
+
 def bare(model: nn.Module) -> nn.Module:
     """A copy of a model without hooks of ours."""
     return without_hooks(copy.deepcopy(model))
@@ -27,11 +33,13 @@ def fold(model: nn.Module, graph: Graph, multipliers: Tensor) -> None:
     Raises:
         FoldError: there is no such place, or only positive multipliers come through.
     """
-    state = dict(model.named_parameters(remove_duplicate=False))
-    state.update(model.named_buffers(remove_duplicate=False))  # type: ignore[arg-type]  # tensors
+    state = _held(model)
+    late = torch.zeros(graph.total, dtype=torch.bool)
+    late[torch.as_tensor(graph.late)] = True
+    early = torch.where(late, 1.0, multipliers)
     for reader in graph.readers:
         units = torch.as_tensor(reader.units)
-        scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
+        scale = torch.where(units < 0, 1.0, early[units.clamp(min=0)])
         if bool((scale == 1).all()):
             continue
         if reader.foldable:
@@ -50,11 +58,11 @@ def fold(model: nn.Module, graph: Graph, multipliers: Tensor) -> None:
             )
         for name, dim in reader.detour.scaled:
             units = torch.as_tensor(graph.parameters[name][dim])
-            scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
+            scale = torch.where(units < 0, 1.0, early[units.clamp(min=0)])
             _scale(state[name], dim, 1, scale)
     for source in graph.sources:
         units = torch.as_tensor(source.units)
-        scale = torch.where(units < 0, 1.0, multipliers[units.clamp(min=0)])
+        scale = torch.where(units < 0, 1.0, torch.where(late, multipliers, 1.0)[units.clamp(min=0)])
         _scale(state[source.parameter], source.dim, 1, scale)
     for norm in (n for n in graph.norms if n.inverse):
         units = torch.as_tensor(norm.units)
@@ -83,14 +91,16 @@ def _columns(weight: Tensor, dim: int, groups: int, scale: Tensor) -> Tensor:
 def closed(model: nn.Module, graph: Graph, kept: Mask) -> nn.Module:
     """A copy of a plain model of the same size that ignores the units that go."""
     model = bare(model)
-    state = dict(model.named_parameters(remove_duplicate=False))
+    state = _held(model)
+    late = np.zeros(graph.total, dtype=np.bool_)
+    late[graph.late] = True
     for reader in graph.readers:
         units = reader.units
-        scale = torch.as_tensor(np.where(units < 0, True, kept[units])).double()
+        scale = torch.as_tensor(np.where(units < 0, True, (kept | late)[units])).double()
         with torch.no_grad():
             weight = state[reader.parameter]
             weight.mul_(_columns(weight, reader.dim, reader.groups, scale).to(weight))
     for source in graph.sources:
-        stay = np.where(source.units < 0, True, kept[source.units])
+        stay = np.where(source.units < 0, True, (kept | ~late)[source.units])
         _scale(state[source.parameter], source.dim, 1, torch.as_tensor(stay).double())
     return model

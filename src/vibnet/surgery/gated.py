@@ -65,14 +65,17 @@ class Gated(nn.Module):
             self._columns[site.units] = np.arange(start, start + site.size)
         without_hooks(self.model)
         places = []
+        late = np.zeros(graph.total, dtype=np.bool_)
+        late[graph.late] = True
         like = next((p for p in self.model.parameters() if p.is_floating_point()), None)
         modules = dict(self.model.named_modules())
         for place in graph.places:
-            if not (self._columns[place.units[place.units >= 0]] < starts[-1]).any():
+            columns = np.where(late == place.late, self._columns, starts[-1])
+            if not (columns[place.units[place.units >= 0]] < starts[-1]).any():
                 continue
             target = modules[place.module]
             picked = target.index.cpu().numpy() if isinstance(target, SelectedLinear) else None
-            multiply = Multiply(place, self._columns, starts, self._draw, picked)
+            multiply = Multiply(place, columns, starts, self._draw, picked)
             places.append(multiply.to(like.device) if like is not None else multiply)
             if place.argument < 0:
                 target.register_forward_hook(multiply.after)

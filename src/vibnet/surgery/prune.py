@@ -15,7 +15,7 @@ from vibnet.graph.capture import computed, place_of
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
 from vibnet.graph.example import arguments, shapes
-from vibnet.graph.norms import eps_of
+from vibnet.graph.following import eps_of
 from vibnet.graph.numbers import counts
 from vibnet.graph.probe import analyse
 from vibnet.graph.restrict import restrict
@@ -78,10 +78,13 @@ class Report:
             moved = f"outputs moved by {self.difference:.1e} of their scale"
         head = "every unit is open: an equal copy" if self.unchanged else "cut"
         lines = [f"{head}: {before} -> {after} parameters, {moved}"]
-        if self.moved is not None:
-            names = ", ".join(k for k in self.plan.inexact if self.plan.cut(k))
-            how = f"outputs moved by {self.moved:.1e} of their scale"
-            lines.append(f"NOT EXACT: {how}, for units of {names} went")
+        if names := ", ".join(k for k in self.plan.inexact if self.plan.cut(k)):
+            how = "how far outputs moved is not known"
+            if self.moved is not None:
+                how = f"outputs moved by {self.moved:.1e} of their scale"
+            elif self.difference is not None:
+                how = "they went while it trained, and outputs moved then"
+            lines.append(f"NOT EXACT: units of {names} went; {how}")
         lines += [f"{k} picks its {n} features by index" for k, n in self.selected.items()]
         if self.replaced:
             lines.append(f"attentions of any number of heads: {', '.join(self.replaced)}")
