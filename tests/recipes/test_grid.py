@@ -93,3 +93,19 @@ def test_a_control_starts_from_the_network_of_its_run_or_not_at_all(tmp_path):
     with pytest.raises(ArtefactError, match=r"holds no finished run with its checkpoint"):
         make(control, tmp_path)
     assert not (tmp_path / "c" / RUN).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"settings": {"gamma": 5.0}}, "gamma"), ({"options": {"inputs": True}}, "options")],
+)
+def test_a_record_of_a_recipe_that_has_changed_since_is_not_taken_for_its_own(
+    change, named, tmp_path
+):
+    finished(tmp_path)
+    one = point()
+    assert done(one, tmp_path) is not None
+    path = tmp_path / one.name / RUN
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ArtefactError, match=f"when digits-mlp had other {named}. Take its folder"):
+        done(one, tmp_path)

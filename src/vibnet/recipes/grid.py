@@ -67,7 +67,7 @@ def done(point: Point, out: Path) -> dict[str, Any] | None:
     """What a point gave, None while it is not over.
 
     Raises:
-        ArtefactError: its record is damaged.
+        ArtefactError: its record is damaged, or its recipe has other settings by now.
     """
     path = out / point.name / RUN
     needed = {"done", "test"} if point.control else {"done", "test", "ratios", "settings", "notes"}
@@ -85,7 +85,22 @@ def done(point: Point, out: Path) -> dict[str, Any] | None:
             f"{path} is truncated or no record ({', '.join(sorted(missing))}). Take its folder "
             f"away, and it is made again."
         )
+    if other := [] if point.control else _others(point, body):
+        raise ArtefactError(
+            f"{path} was made when {point.recipe} had other {', '.join(other)}. Take its folder "
+            f"away, and it is made again, or name another --out."
+        )
     return body
+
+
+def _others(point: Point, body: dict[str, Any]) -> list[str]:
+    """The settings, and the options of attach, that a record has and its recipe no longer."""
+    now = recipe(point.recipe)
+    settings = dataclasses.asdict(now.settings.replaced(**point.changes))
+    settings |= {"options": {**now.options, **point.options}}
+    found = {**body["settings"], **({"options": body["options"]} if "options" in body else {})}
+    wanted = json.loads(json.dumps(settings))
+    return [name for name, value in found.items() if wanted.get(name, value) != value]
 
 
 def over(points: Iterable[Point], out: Path) -> dict[str, dict[str, Any]]:
