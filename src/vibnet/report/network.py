@@ -4,8 +4,9 @@ A line goes from the layers that write a site's units (filled) to those that rea
 is as thick as what stays of the site. Layers whose units stay whole carry the reason as a tooltip.
 """
 
+import re
 from collections.abc import Sequence
-from html import escape
+from html import escape as escaped
 
 from vibnet.cost import Layer
 from vibnet.surgery.plan import Plan
@@ -14,7 +15,13 @@ ROW, LANE, TOP, LEFT = 22, 16, 46, 14
 TEXT = 7.2  # of a character, in the font's units
 BAR = 90
 COLOURS = ("#0969a2", "#b4541a", "#2c7a45", "#8a3f8f", "#7a6a1c", "#4d5fb0", "#a03355", "#3c7d82")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 INK, FAINT, SAVED = "#24292f", "#c9ced4", "#9bc3dd"
+
+
+def shown_as(text: str) -> str:
+    """A text as XML can hold it: control characters as question marks."""
+    return escaped(CONTROL.sub("?", text))
 
 
 def picture(plan: Plan, layers: Sequence[Layer] = ()) -> str:
@@ -37,7 +44,7 @@ def picture(plan: Plan, layers: Sequence[Layer] = ()) -> str:
     width = first + LANE * (1 + max(lanes.values(), default=0)) + 40
     width = max(width, 2 * LEFT + TEXT * len(head))
     height = TOP + ROW * len(rows) + 20
-    body = [f'<text x="{LEFT}" y="24">{escape(head)}</text>']
+    body = [f'<text x="{LEFT}" y="24">{shown_as(head)}</text>']
     longest = max((layer.seconds for layer in layers if layer.name in number), default=0.0)
     for name, k in number.items():
         body.append(_row(plan, name, TOP + ROW * k))
@@ -93,15 +100,15 @@ def _many(count: int, what: str) -> str:
 def _row(plan: Plan, name: str, y: float) -> str:
     reason = plan.pinned.get(name, "")
     colour = ' fill="#8b939b"' if reason else ""
-    title = f"<title>{escape(reason)}</title>" if reason else ""
-    shown = escape(name or "the model itself")
+    title = f"<title>{shown_as(reason)}</title>" if reason else ""
+    shown = shown_as(name or "the model itself")
     return f'<text x="{LEFT}" y="{y + 4}"{colour}>{shown}{title}</text>'
 
 
 def _bar(layer: Layer, longest: float, x: float, y: float) -> str:
     whole = BAR * layer.seconds / longest if longest else 0.0
     title = (
-        f"<title>{escape(layer.kind)}: {layer.weights:,} weights, {layer.macs:,.0f} multiply-adds, "
+        f"<title>{shown_as(layer.kind)}: {layer.weights:,} weights, {layer.macs:,.0f} multiply-adds, "
         f"{100 * layer.cuttable:.0f} % of them in sites</title>"
     )
     return (
@@ -129,4 +136,4 @@ def _line(plan: Plan, site: str, number: dict[str, int], x: float, colour: str) 
             f'stroke="{colour}" stroke-width="1.5"/>'
             for name in names
         ]
-    return f"<g><title>{escape(told)}</title>{''.join(marks)}</g>"
+    return f"<g><title>{shown_as(told)}</title>{''.join(marks)}</g>"
