@@ -19,7 +19,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 INK, FAINT, SAVED = "#24292f", "#c9ced4", "#9bc3dd"
 
 
-def shown_as(text: str) -> str:
+def safe(text: str) -> str:
     """A text as XML can hold it: control characters as question marks."""
     return escaped(CONTROL.sub("?", text))
 
@@ -44,7 +44,7 @@ def picture(plan: Plan, layers: Sequence[Layer] = ()) -> str:
     width = first + LANE * (1 + max(lanes.values(), default=0)) + 40
     width = max(width, 2 * LEFT + TEXT * len(head))
     height = TOP + ROW * len(rows) + 20
-    body = [f'<text x="{LEFT}" y="24">{shown_as(head)}</text>']
+    body = [f'<text x="{LEFT}" y="24">{safe(head)}</text>']
     longest = max((layer.seconds for layer in layers if layer.name in number), default=0.0)
     for name, k in number.items():
         body.append(_row(plan, name, TOP + ROW * k))
@@ -100,15 +100,15 @@ def _many(count: int, what: str) -> str:
 def _row(plan: Plan, name: str, y: float) -> str:
     reason = plan.pinned.get(name, "")
     colour = ' fill="#8b939b"' if reason else ""
-    title = f"<title>{shown_as(reason)}</title>" if reason else ""
-    shown = shown_as(name or "the model itself")
+    title = f"<title>{safe(reason)}</title>" if reason else ""
+    shown = safe(name or "the model itself")
     return f'<text x="{LEFT}" y="{y + 4}"{colour}>{shown}{title}</text>'
 
 
 def _bar(layer: Layer, longest: float, x: float, y: float) -> str:
     whole = BAR * layer.seconds / longest if longest else 0.0
     title = (
-        f"<title>{shown_as(layer.kind)}: {layer.weights:,} weights, {layer.macs:,.0f} multiply-adds, "
+        f"<title>{safe(layer.kind)}: {layer.weights:,} weights, {layer.macs:,.0f} multiply-adds, "
         f"{100 * layer.cuttable:.0f} % of them in sites</title>"
     )
     return (
@@ -136,4 +136,4 @@ def _line(plan: Plan, site: str, number: dict[str, int], x: float, colour: str) 
             f'stroke="{colour}" stroke-width="1.5"/>'
             for name in names
         ]
-    return f"<g><title>{shown_as(told)}</title>{''.join(marks)}</g>"
+    return f"<g><title>{safe(told)}</title>{''.join(marks)}</g>"
