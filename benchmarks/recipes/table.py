@@ -17,7 +17,8 @@ is made by `python benchmarks/recipes/seeds.py`. A cell holds the mean over seed
 deviation, and [best, worst]. `final` runs train on all training images, `held-out` ones keep the
 validation images out. The test set is opened once, after the last epoch. Seconds are wall time of
 the training on the threads named, and depend on the machine and on what else ran on it; seconds of
-the processor do so less.
+the processor do so less. `t1-a`, `t1-b`, `table2-d`, `-h` and `-i` are `table1-vibnet` and
+`table2-vibnet` at other prices, which stand under `options` in their JSON.
 
 """
 COLUMNS = {
