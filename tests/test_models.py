@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from laws import law_one
+from laws import EXACT, law_one
 
 from vibnet import plan
 
@@ -22,6 +22,7 @@ NEEDED = {"torchvision": ("torchvision",), "transformers": ("transformers",)}
 RECORDED = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("results/*.json")}
 NAMES = sorted(name for name, entry in MODELS.items() if entry.kind in NEEDED)
 NORMED = {"convnext_tiny", "swin_t", "vit_b_16", "squeezenet1_1"}  # no batch norm
+ROUNDS = {"hf_llama_lm"}  # its norms compute in float32, and their width is cut
 SMALL = sorted(n for n in NAMES if MODELS[n].kind == "transformers")
 
 
@@ -47,6 +48,7 @@ def test_what_may_be_cut_does_not_get_less(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_law_one_holds_for_transformers(name):
-    report, small, _ = law_one(*made(name), tries=2)
+    exact = 1e-6 if name in ROUNDS else EXACT
+    report, small, _ = law_one(*made(name), tries=2, exact=exact)
     assert report.weights[1] < report.weights[0]
     assert type(small).__module__.startswith("transformers.")
