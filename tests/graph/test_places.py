@@ -4,7 +4,7 @@ from networks import NETWORKS
 from torch import nn
 from torch.nn import functional as F
 
-from vibnet import attach
+from vibnet import attach, prune
 from vibnet.errors import NoSitesError
 from vibnet.graph.probe import analyse
 
@@ -151,3 +151,29 @@ def test_a_model_that_batches_its_inputs_itself_holds_no_gates_and_says_why():
     )
     assert "convolution in body.2" in site.ungated
     assert analyse(Batches().body, torch.stack(images)).sites[0].ungated == ""
+
+
+class MixesTokens(nn.Module):
+    """Channels that a layer over tokens hands on, and that others read: as in a mixer."""
+
+    def __init__(self):
+        super().__init__()
+        self.make, self.tokens = nn.Linear(4, 6), nn.Linear(5, 5)
+        self.read, self.last = nn.Linear(6, 3), nn.Linear(6, 2)
+
+    def forward(self, x):
+        h = self.make(x)
+        h = h + self.tokens(h.transpose(1, 2)).transpose(1, 2)
+        return self.read(h).sum() + self.last(h)
+
+
+def test_a_layer_over_another_axis_is_no_place_for_the_units_it_hands_on():
+    torch.manual_seed(0)
+    model, x = MixesTokens().double(), torch.randn(3, 5, 4).double()
+    graph = analyse(model, x)
+    assert {p.module for p in graph.places} == {"read", "last"}
+    gated = attach(model, x)
+    with torch.no_grad():
+        gated.gate("make").mu.copy_(torch.tensor([1e-6, 2.0, -1.0, 1e-6, 0.5, 3.0]))
+    _, report = prune(gated.eval())
+    assert report.difference < 1e-12

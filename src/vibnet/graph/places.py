@@ -191,7 +191,8 @@ def find(
     """
     out: dict[tuple[int, int], Place] = {}
     for number, trace in enumerate(traces):
-        reads = [r for r in engine.reads if r.trace == number]
+        # a sum over another axis hands the units on, and is a use like any other
+        reads = [r for r in engine.reads if r.trace == number and every[r.atoms[0]].any()]
         flow, dims = Flow(trace, reads), engine.dims_of[number]
         for read in reads:
             place = _own_input(flow, read, dims, roots, every)
