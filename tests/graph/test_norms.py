@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from vibnet.graph.capture import capture
 from vibnet.graph.norms import close, find
+from vibnet.graph.trace import Call, Trace
 
 WIDTH = 6
 
@@ -135,3 +136,22 @@ def test_torchs_norm_without_eps_is_refused():
 def test_numbers_are_compared_in_single_precision():
     assert close(float(np.float32(1e-5)), 1e-5)
     assert not close(1.1e-5, 1e-5)
+
+
+def fused(eps, shape=(WIDTH,), weight=True):
+    """The norm of a trace that holds the one call of torch's kernel on a GPU."""
+    model = nn.RMSNorm(WIDTH, eps=1e-3)
+    x = torch.randn(2, WIDTH)
+    given = x, list(shape), model.weight if weight else None, eps
+    call = Call("_fused_rms_norm", False, given, {}, (x.clone(), x[:, :1]), (0,), "", "model.py:1")
+    trace = Trace(False, model, calls=[call], state={id(model.weight): "weight"})
+    return find(trace)[0]
+
+
+def test_the_one_call_of_a_gpu_is_found_too():
+    norm = fused(1e-3)
+    assert (norm.weight, norm.attribute, norm.eps, norm.reason) == ("weight", "eps", 1e-3, "")
+    assert (norm.call, norm.scaling, norm.gives, norm.adding) == (0, 0, 0, 0)
+    assert "no eps of its own" in fused(None).reason
+    assert "several axes" in fused(1e-3, (2, WIDTH)).reason
+    assert "give the norm a weight" in fused(1e-3, weight=False).reason

@@ -4,25 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from streams import WIDTH, WORDS, Norm, X, trained
 from torch import nn
 
 import vibnet
 from vibnet.graph.probe import analyse
 from vibnet.train.shrink import shrink
-
-WIDTH, WORDS = 8, 20
-X = torch.randint(0, WORDS, (3, 5), generator=torch.Generator().manual_seed(0))
-
-
-class Norm(nn.Module):
-    def __init__(self, offset=0.0):
-        super().__init__()
-        self.weight = nn.Parameter(torch.rand(WIDTH) + 0.5 - offset)
-        self.eps, self.offset = 1e-2, offset
-
-    def forward(self, x):
-        root = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
-        return x * root * (self.offset + self.weight if self.offset else self.weight)
 
 
 class Tied(nn.Module):
@@ -47,20 +34,9 @@ def tied(**options):
     return Tied(**options).double()
 
 
-def trained(model):
-    """A gated copy as after training: means of both signs, some units closed."""
-    gated = vibnet.attach(model, X)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for site, gate in gated.all_gates():
-            gate.mu.copy_(torch.randn(site.size))
-            gate.mu[::3] = 1e-6
-    return gated.eval()
-
-
 TAKEN_BACK = {
     "as it is": {},
-    "a weight that counts from one": {"norm": lambda: Norm(1.0)},
+    "a weight that counts from one": {"norm": lambda: Norm(offset=1.0)},
     "torch's norm": {"norm": lambda: nn.RMSNorm(WIDTH, eps=1e-2)},
     "times a number": {"answer": lambda m, h: m.head(m.last(h) * WIDTH**-0.5)},
     "the last token": {

@@ -6,6 +6,7 @@ from functools import reduce
 import numpy as np
 import pytest
 import torch
+from streams import WIDTH, WORDS, Norm, X, trained
 from torch import nn
 from torch.nn import functional as F
 
@@ -13,19 +14,6 @@ import vibnet
 from vibnet.errors import NoSitesError, PlanError
 from vibnet.graph.probe import analyse
 from vibnet.train.shrink import shrink
-
-WIDTH, WORDS = 8, 20
-X = torch.randint(0, WORDS, (3, 5), generator=torch.Generator().manual_seed(0))
-
-
-class Norm(nn.Module):
-    def __init__(self, width=WIDTH):
-        super().__init__()
-        self.weight = nn.Parameter(torch.rand(width) + 0.5)
-        self.eps = 1e-2
-
-    def forward(self, x):
-        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
 
 
 class Stream(nn.Module):
@@ -65,17 +53,6 @@ def between(how, **layers):
 def stream(**options):
     torch.manual_seed(0)
     return Stream(**options).double()
-
-
-def trained(model, example=X):
-    """A gated copy as after training: means of both signs, every third unit closed."""
-    gated = vibnet.attach(model, example)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for site, gate in gated.all_gates():
-            gate.mu.copy_(torch.randn(site.size))
-            gate.mu[::3] = 1e-6
-    return gated.eval()
 
 
 def site_of(found, name="words"):
@@ -153,7 +130,7 @@ def test_torchs_norm_states_its_new_width():
     gated = trained(EXACT["torch's"]())
     small, _ = vibnet.prune(gated)
     assert small.norm.normalized_shape == (5,)
-    assert "normalized" not in str(small.norm) or "(5,)" in str(small.norm)
+    assert "(5,)" in str(small.norm)
 
 
 REFUSED = {
@@ -197,7 +174,10 @@ REFUSED = {
         between(lambda m, h: F.hardtanh(h, 0.5, 1.0)),
         r"hardtanh in the model itself .* of zero",
     ),
-    "a clamp above zero": (between(lambda m, h: h.clamp(min=0.1)), r"clamp_?m?i?n? in the model"),
+    "a clamp above zero": (
+        between(lambda m, h: h.clamp(min=0.1)),
+        r"clamp(_min)? in the model",
+    ),
     "written by another output": (
         between(lambda m, h: (h := h * 1, torch.exp(h.detach(), out=h.detach()))[0]),
         r"exp in the model itself .* of zero",

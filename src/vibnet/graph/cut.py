@@ -109,8 +109,7 @@ def cut(model: nn.Module, graph: Graph, kept: Mask, how: Take = take) -> dict[st
         owner = model.get_submodule(nested.module)
         if isinstance(owner, nn.Linear):
             select(owner, None if stay.all() else np.flatnonzero(stay), len(stay))
-    state(model, counts(graph.numbers, kept))
-    following.state(model, following.eps_of(graph.norms, kept))
+    state(model, {**counts(graph.numbers, kept), **following.eps_of(graph.norms, kept)})
     return record
 
 

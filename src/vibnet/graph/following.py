@@ -86,13 +86,6 @@ def check(model: nn.Module, norms: Iterable[Norm]) -> None:
             )
 
 
-def state(model: nn.Module, eps: dict[str, float]) -> None:
-    """Give attributes of norms their values, by dotted name."""
-    for name, value in eps.items():
-        module, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(module), attribute, value)
-
-
 def by_weight(norms: Sequence[Norm]) -> dict[str, Norm]:
     """The norms by the name of their parameter."""
     return {norm.weight: norm for norm in norms}

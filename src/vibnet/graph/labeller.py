@@ -29,7 +29,8 @@ class Labeller:
     dimension that a buffer of numbers picks from; `sole` the calls that it and `within_group` know;
     `carriers` the axis of a view that carries its units, where not the last one does; `crossed`
     the dimensions of products of two activations; `blended` the units that a statistic goes over
-    and which may go all the same, for outputs may move (`inexact`).
+    and which may go all the same, for outputs may move (`inexact`); `normed` the root-mean-square
+    norms; `one_group` weights of group norms with one group; `unequal` splits into unequal parts.
     """
 
     table: dict[str, Rule]

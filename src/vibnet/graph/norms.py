@@ -1,7 +1,7 @@
 """Root-mean-square norms: how they are recognised in a trace, however they are spelled."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -110,12 +110,15 @@ def find(trace: Trace) -> dict[int, Found]:
 def _fused(trace: Trace, number: int, call: Call) -> Found:
     x, shape, weight, eps = (*call.args, None, None)[:4]
     name = trace.state.get(id(weight), "") if weight is not None else ""
-    why = "" if len(shape) == 1 else f"{call} takes a statistic over several axes"
-    if not name:
-        why = why or _weightless(call)
-    return _with_eps(
-        trace, Found(number, x, name, 0.0, number, number, eps or 0.0, number, reason=why)
-    )
+    why = ""
+    if len(shape) != 1:
+        why = f"{call} takes a statistic over several axes"
+    elif not name:
+        why = _weightless(call)
+    elif eps is None:
+        why = f"{call} takes a root mean square over it with no eps of its own; state one"
+    found = Found(number, x, name, scaling=number, gives=number, eps=eps or 0.0, adding=number)
+    return _with_eps(trace, replace(found, reason=why))
 
 
 def _spelled(flow: Users, number: int, call: Call) -> Found | None:
@@ -143,8 +146,8 @@ def _spelled(flow: Users, number: int, call: Call) -> Found | None:
         return None
     product = calls[divided]
     wanted = "div" if root.op.removesuffix("_") == "sqrt" else "mul"
-    others = [y for y in product.given if y is not root.out and flow.uncast(y, divided) is not
-              flow.uncast(root.out, divided)]  # fmt: skip
+    below = flow.uncast(root.out, divided)
+    others = [y for y in product.given if flow.uncast(y, divided) is not below]
     if product.op.removesuffix("_") != wanted or len(others) != 1:
         return None
     if flow.uncast(others[0], divided) is not flow.uncast(x, number):
@@ -181,8 +184,8 @@ def _with_weight(flow: Users, found: Found, divided: int) -> Found:
                 weight, offset, use = flow.uncast(adds.args[0], maker), _number(adds) or 0.0, maker
             name = flow.trace.state.get(id(weight), "")
             if name and weight.ndim == 1 and weight.shape[0] == found.source.shape[-1]:
-                return _replaced(found, weight=name, offset=offset, scaling=use, gives=at)
-    return _replaced(found, reason=_weightless(flow.trace.calls[found.call]))
+                return replace(found, weight=name, offset=offset, scaling=use, gives=at)
+    return replace(found, reason=_weightless(flow.trace.calls[found.call]))
 
 
 def _weightless(call: Call) -> str:
@@ -190,10 +193,6 @@ def _weightless(call: Call) -> str:
         f"{call} takes a root mean square over it, and no parameter of that width follows that "
         f"could make up for a smaller one; give the norm a weight"
     )
-
-
-def _replaced(found: Found, **changes: object) -> Found:
-    return Found(**{**vars(found), **changes})
 
 
 def _with_eps(trace: Trace, found: Found) -> Found:
@@ -205,14 +204,14 @@ def _with_eps(trace: Trace, found: Found) -> Found:
     held = [k for k, v in vars(module).items() if type(v) is float and close(v, found.eps)]
     if len(held) == 1:
         value = getattr(module, held[0])
-        return _replaced(found, module=call.module, attribute=held[0], eps=value)
+        return replace(found, module=call.module, attribute=held[0], eps=value)
     kind = type(module).__name__
     why = (
         f"{call} takes a root mean square over it with eps = {found.eps:g}, which must follow the "
         f"width, but {len(held) or 'no'} attributes of {kind} hold that number; keep it in one, "
         f"as in self.eps"
     )
-    return _replaced(found, reason=why)
+    return replace(found, reason=why)
 
 
 def close(a: float, b: float) -> bool:

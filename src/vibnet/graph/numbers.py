@@ -5,7 +5,7 @@ attribute of the module that makes such a call, equal to the size of an axis of 
 gives, may be that number. A trial cut with the number changed shows whether it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ def _axes(engine: Labeller, number: int, call: Call, units: Array) -> list[Array
     return [axis for axis in held if (axis >= 0).any()]
 
 
-def state(model: nn.Module, numbers: dict[str, int]) -> None:
+def state(model: nn.Module, numbers: Mapping[str, float]) -> None:
     """Give attributes of modules their values, by dotted name."""
     for name, value in numbers.items():
         module, _, attribute = name.rpartition(".")
@@ -105,7 +105,7 @@ def stated(module: object, attribute: str) -> Any:
     return value[k] if type(value) in (list, tuple) and k < len(value) else None
 
 
-def put(module: nn.Module, attribute: str, value: int) -> None:
+def put(module: nn.Module, attribute: str, value: float) -> None:
     """Set an attribute, or an entry in a new list in the place of the old one."""
     name, _, place = attribute.partition("[")
     if place:

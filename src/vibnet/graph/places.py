@@ -146,18 +146,16 @@ def rows(dims: Dims) -> int | None:
     return repeat if whole else None
 
 
-def laid_out(
-    dims: Dims, roots: Array, module: str, argument: int, every: Array | None = None
-) -> Place | None:
+def laid_out(dims: Dims, roots: Array, module: str, argument: int, every: Array) -> Place | None:
     """The place at a tensor, if its units lie along one dimension and examples come first.
 
-    `every` holds the classes of all units, where the place multiplies those in `roots` only.
+    `every` holds the classes of all units; the place multiplies those in `roots` only.
     """
     carrying = [k for k, dim in enumerate(dims) if roots[dim[0]].any()]
     repeat = rows(dims)
     if len(carrying) != 1 or repeat is None:
         return None
-    units = (roots if every is None else every)[dims[carrying[0]][0]]
+    units = every[dims[carrying[0]][0]]
     return Place(module, argument, carrying[0], units, len(dims), repeat)
 
 

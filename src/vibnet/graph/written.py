@@ -56,8 +56,8 @@ def survey(engine: Labeller, traces: Sequence[Trace], roots: Array, open_: Array
     _alike(out, normed, open_, engine)
     surveys = [Zeros(engine, t, k, classes) for k, t in enumerate(traces)]
     for norm in normed:
-        _need(out, surveys[norm.trace], norm.found.source, norm.atoms, str(
-            traces[norm.trace].calls[norm.found.call]))  # fmt: skip
+        call = str(traces[norm.trace].calls[norm.found.call])
+        _need(out, surveys[norm.trace], norm.found.source, norm.atoms, call)
         _whole(out, engine, norm.found.weight, surveys[norm.trace])
     for read in engine.reads:
         call = str(traces[read.trace].calls[read.call])

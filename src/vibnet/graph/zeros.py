@@ -176,12 +176,11 @@ def _bounds(name: str, call: Call) -> tuple[float, float] | None:
     """Between which numbers a call holds its values, None where it does not."""
     if name not in ("hardtanh", "clamp", "clamp_min", "clamp_max"):
         return None
-    least, most = (-1.0, 1.0) if name == "hardtanh" else (-np.inf, np.inf)
-    given = {"min": None, "max": None} | call.kwargs
     low, high = (*call.args[1:3], None, None)[:2]
     if name == "clamp_max":
         low, high = None, low
-    low, high = given["min"] if low is None else low, given["max"] if high is None else high
+    low, high = call.kwargs.get("min", low), call.kwargs.get("max", high)
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         return 1.0, 0.0  # between what nobody knows: nothing is in there
+    least, most = (-1.0, 1.0) if name == "hardtanh" else (-np.inf, np.inf)
     return least if low is None else low, most if high is None else high

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from vibnet.errors import ArtefactError, ConfigError, PlanError
 from vibnet.graph import checks
 from vibnet.graph.cut import select, state_sizes
-from vibnet.graph.following import state as state_eps
 from vibnet.graph.numbers import state as state_numbers
 from vibnet.graph.numbers import stated
 from vibnet.graph.stock import replace_in, replaceable, with_free_heads
@@ -209,8 +208,7 @@ def load(folder: str | Path, model: nn.Module | Named = NAMED) -> nn.Module:
         layer = _linear(model, name)
         select(layer, [], body["given"].get(name, layer.in_features))
     _fill(model, state, body)
-    state_numbers(model, body["numbers"])
-    state_eps(model, body["eps"])
+    state_numbers(model, {**body["numbers"], **body["eps"]})
     return model
 
 
