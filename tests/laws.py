@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_map
 
 from vibnet import attach, prune
 from vibnet.errors import NoSitesError
+from vibnet.graph.branches import empty
 from vibnet.surgery.verify import answers, difference
 
 LIVE, FAULT, EXACT = 1e-3, 1e-6, 1e-10
@@ -69,6 +70,32 @@ def law_one(model, example, seed=0, tries=None, exact=EXACT, **options):
     if min(faults) < FAULT:
         return None  # the check would not see these faults: the case does not count
     return report, small, gated
+
+
+def law_of_branches(model, example, seed=0):
+    """Check law 1 with whole branches closed at random; how many sites went, None for no case."""
+    lively(model, example, seed)
+    example = tree_map(lambda x: x.double() if x.is_floating_point() else x, example)
+    try:
+        gated = attach(model, example, remove_branches=True)
+    except NoSitesError:
+        return None
+    branches = gated.graph.branches.readers
+    if not branches:
+        return None
+    close_units(gated, 0.3, seed)
+    random = np.random.default_rng(seed)
+    for site, gate in gated.all_gates():
+        if site.name in branches and random.random() < 0.7:
+            gate.log_var.data.fill_(5.0)
+    gated.eval()
+    gone = empty(gated.graph.sites, gated.kept())
+    small, report = prune(gated)
+    other = another(example, seed + 1)
+    gap = difference(*(answers(m, other, torch.float64) for m in (gated, small)))
+    assert gap <= EXACT, f"eval differs from deployed by {gap}\n{report}"
+    assert bool(report.constants) == bool(gone)
+    return len(gone)
 
 
 def swapped(small, graph, example, most=None):

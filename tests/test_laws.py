@@ -6,7 +6,7 @@ from statistics import median
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from laws import cuttable_share, law_one
+from laws import cuttable_share, law_of_branches, law_one
 from networks import NETWORKS
 from random_networks import build, random_networks
 
@@ -92,11 +92,33 @@ def _fuzz(share_floor, limits):
     assert sum(counted) >= 0.6 * len(counted)
 
 
+def _fuzz_branches(limits):
+    gone = []
+
+    @limits
+    @given(random_networks())
+    def law(spec):
+        gone.append(law_of_branches(*build(spec)))
+
+    law()
+    assert sum(bool(n) for n in gone) >= 0.25 * len(gone)
+
+
 @pytest.mark.timeout(1200)
 def test_eval_equals_deployed_on_random_networks():
     _fuzz(0.5, QUICK)
 
 
+@pytest.mark.timeout(1200)
+def test_whole_branches_go_exactly_in_random_networks():
+    _fuzz_branches(settings(QUICK, max_examples=60))
+
+
 @pytest.mark.fuzz
 def test_eval_equals_deployed_on_thousands_of_random_networks():
     _fuzz(0.5, DEEP)
+
+
+@pytest.mark.fuzz
+def test_whole_branches_go_exactly_in_thousands_of_random_networks():
+    _fuzz_branches(settings(DEEP, max_examples=max(1, DEEP.max_examples // 5)))

@@ -101,7 +101,7 @@ def test_a_field_of_the_wrong_type_is_named(name, value, match):
         Plan.from_json(json.dumps(without_digest(**{name: value})))
 
 
-YOUNGER = {"cuttable", "replace_attention", "allow_inexact", "inexact"}
+YOUNGER = {"cuttable", "replace_attention", "allow_inexact", "inexact", "remove_branches"}
 
 
 @pytest.mark.parametrize("name", sorted({f.name for f in dataclasses.fields(Plan)} - YOUNGER))

@@ -20,6 +20,7 @@ from vibnet.surgery.files import write
 
 STARTED = "started.json"
 RUNS = Path("runs")
+ASKED = "replace_attention", "allow_inexact", "remove_branches"  # of `vibnet.attach`
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Asked:
     threads: int | None = None
     replace_attention: bool = False
     allow_inexact: bool = False
+    remove_branches: bool = False
 
     @property
     def name(self) -> str:
@@ -56,7 +58,7 @@ class Asked:
             words += ["--features", name]
         for name, value in self.changes.items():
             words += ["--set", f"{name}={value}"]
-        for flag in ("final", "inputs", "replace_attention", "allow_inexact"):
+        for flag in ("final", "inputs", *ASKED):
             words += [f"--{flag.replace('_', '-')}"] if getattr(self, flag) else []
         words += ["--device", self.device] if self.device != "cpu" else []
         words += ["--threads", str(self.threads)] if self.threads is not None else []
@@ -67,7 +69,7 @@ class Asked:
         """What is asked of `vibnet.attach`."""
         out: dict[str, Any] = {"inputs": True} if self.inputs else {}
         out |= {"features": list(self.features)} if self.features else {}
-        for flag in ("replace_attention", "allow_inexact"):
+        for flag in ASKED:
             out |= {flag: True} if getattr(self, flag) else {}
         return out | ({"weights": self.weights} if self.weights else {})
 

@@ -108,6 +108,9 @@ def plan(
     allow_inexact: Annotated[
         bool, typer.Option("--allow-inexact", help="As `vibnet run` does.")
     ] = False,
+    remove_branches: Annotated[
+        bool, typer.Option("--remove-branches", help="As `vibnet run` does.")
+    ] = False,
     latency: Annotated[
         bool, typer.Option("--latency", help="Time every layer of a model at batch 1.")
     ] = False,
@@ -132,7 +135,8 @@ def plan(
         raise ConfigError("plan: give --example or --data, to know what the model is called with.")
     network: nn.Module = given.model(model)
     called = given.example(example) if example is not None else given.data(str(data)).example
-    request = Request.of(features or (), inputs, (), replace_attention, allow_inexact)
+    asked = replace_attention, allow_inexact, remove_branches
+    request = Request.of(features or (), inputs, (), *asked)
     network = ready(network, request)
     graph = analyse(network, called, request)
     timed = layers(network, called, graph=graph) if latency else []

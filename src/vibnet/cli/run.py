@@ -57,6 +57,9 @@ Replace = Annotated[
 Inexact = Annotated[
     bool, typer.Option("--allow-inexact", help="Gate units under layer norms: outputs move.")
 ]
+Branches = Annotated[
+    bool, typer.Option("--remove-branches", help="Residual branches may go whole.")
+]
 Weights = Annotated[
     str | None, typer.Option(help="Price of a unit: uniform, width, area, macs, params or memory.")
 ]
@@ -95,6 +98,7 @@ def run(
     weights: Weights = None,
     replace_attention: Replace = False,
     allow_inexact: Inexact = False,
+    remove_branches: Branches = False,
     target_macs: TargetMacs = None,
     target_weights: TargetWeights = None,
     target_memory: TargetMemory = None,
@@ -127,8 +131,7 @@ def run(
         tuple(features or ()),
         weights,
         threads,
-        replace_attention,
-        allow_inexact,
+        *(replace_attention, allow_inexact, remove_branches),
     )
     if threads is not None:
         torch.set_num_threads(threads)

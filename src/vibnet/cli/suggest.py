@@ -7,6 +7,7 @@ import typer
 
 from vibnet.cli import given, jobs, say
 from vibnet.cli.run import (
+    Branches,
     Data,
     Device,
     Download,
@@ -42,6 +43,7 @@ def suggest(
     weights: Weights = None,
     replace_attention: Replace = False,
     allow_inexact: Inexact = False,
+    remove_branches: Branches = False,
 ) -> None:
     """Train the dense phase, then probe: at which gamma do units begin to close?"""
     wanted = given.changes(changes or [])
@@ -60,8 +62,7 @@ def suggest(
         tuple(features or ()),
         weights,
         threads,
-        replace_attention,
-        allow_inexact,
+        *(replace_attention, allow_inexact, remove_branches),
     )
     if threads is not None:
         torch.set_num_threads(threads)

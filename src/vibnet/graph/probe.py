@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vibnet.graph import branches
 from vibnet.graph import capture as cap
 from vibnet.graph.compare import alike, different, failure, places, remedy
 from vibnet.graph.constraints import Mask, legal
@@ -240,7 +241,10 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
         found = probe.bad()
         graph = unstuck(without(probe.graph, found))
     graph = explained(graph, model)
-    return price(nest(graph, engine, traces, model, request), engine, traces)
+    graph = nest(graph, engine, traces, model, request)
+    if request.branches:
+        graph = replace(graph, branches=branches.find(graph, traces[-1], model))
+    return price(graph, engine, traces)
 
 
 def whole_numbers(model: nn.Module) -> dict[str, Array]:

@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from vibnet.graph import checks
+from vibnet.graph.branches import NO_BRANCHES, Branches
 from vibnet.graph.constraints import EqualBlocks
 from vibnet.graph.detours import Detour
 from vibnet.graph.following import Norm
@@ -86,7 +87,7 @@ class Nested:
 class Request:
     """What was asked of a model: layers whose single features may go, whether its inputs may,
     globs on parameters that the example never uses and that will never be used, whether stock
-    attentions are to be replaced, and whether outputs may move.
+    attentions are to be replaced, whether outputs may move, and whether branches may go whole.
     """
 
     features: tuple[str, ...] = ()
@@ -94,6 +95,7 @@ class Request:
     ignore: tuple[str, ...] = ()
     attention: bool = False
     inexact: bool = False
+    branches: bool = False
 
     @staticmethod
     def of(
@@ -102,6 +104,7 @@ class Request:
         ignore: Sequence[str],
         attention: bool = False,
         inexact: bool = False,
+        branches: bool = False,
     ) -> "Request":
         """A request from lists of names; a single string is one name, not its letters.
 
@@ -114,6 +117,7 @@ class Request:
             tuple(checks.names("ignore", ignore)),
             checks.flag("replace_attention", attention),
             checks.flag("allow_inexact", inexact),
+            checks.flag("remove_branches", branches),
         )
 
 
@@ -145,6 +149,7 @@ class Graph:
     sources: list[Source] = field(default_factory=list)  # of units that close where written
     late: Array = field(default_factory=lambda: np.arange(0))  # those units
     cuttable: dict[str, float] = field(default_factory=dict)  # shares of the whole model in sites
+    branches: Branches = NO_BRANCHES  # sites that may go whole
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -17,7 +17,7 @@ from vibnet.graph.numbers import state as state_numbers
 from vibnet.graph.numbers import stated
 from vibnet.graph.stock import replace_in, replaceable, with_free_heads
 from vibnet.graph.structure import fingerprint
-from vibnet.surgery import pretrained
+from vibnet.surgery import depth, pretrained
 from vibnet.surgery.files import PLAN, body_of, path_of, weights_of, write
 from vibnet.surgery.plan import Plan, digest
 from vibnet.surgery.prune import Report, report_of, shapes_of
@@ -78,6 +78,7 @@ def described(small: nn.Module, report: Report) -> tuple[dict[str, Any], list[st
         "numbers": report.numbers,
         "eps": report.eps,
         "given": report.given,
+        "constants": report.constants,
         "config": pretrained.config_of(small),
     }
     return body, list(dict.fromkeys(firsts.values()))
@@ -191,18 +192,21 @@ def load(folder: str | Path, model: nn.Module | Named = NAMED) -> nn.Module:
             f"load: {folder} was cut from another model (hash {plan.source}, this "
             f"{type(model).__name__} has {found}). Pass the model as it was before the cut."
         )
+    depth.check(whole, body["constants"])
     tensors = weights_of(folder, body)
     selected = [n for n in body["selected"] if type(_linear(whole, n)) is nn.Linear]
     aliases: dict[str, str] = body["aliases"]
     buffers = {name for name, _ in whole.named_buffers()} & set(body["buffers"])
     expected = {*whole.state_dict(), *buffers, *(f"{name}.index" for name in selected)}
+    expected = depth.renamed(expected, body["constants"])
     if expected != {*tensors, *aliases} or not set(aliases.values()) <= set(tensors):
         raise ArtefactError(f"load: the weights in {folder} do not have the names of the model's.")
-    _refuse_meta(whole, expected)
+    _refuse_meta(whole, expected, body["constants"])
     _refuse_numbers(whole, body["numbers"], int)
     _refuse_numbers(whole, body["eps"], float)
     if attention:
         replace_in(model)
+    depth.put(model, body["constants"])
     state = {**tensors, **{name: tensors[first] for name, first in aliases.items()}}
     for name in selected:
         layer = _linear(model, name)
@@ -231,7 +235,7 @@ def _refuse_numbers(model: nn.Module, numbers: dict[str, Any], kind: type) -> No
             )
 
 
-def _refuse_meta(model: nn.Module, saved: set[str]) -> None:
+def _refuse_meta(model: nn.Module, saved: set[str], replaced: depth.Specs) -> None:
     """Refuse tensors on the meta device that no file can fill."""
     held = (
         (f"{prefix}.{leaf}".lstrip("."), value)
@@ -239,7 +243,8 @@ def _refuse_meta(model: nn.Module, saved: set[str]) -> None:
         for table in (owner._parameters, owner._buffers, vars(owner))
         for leaf, value in table.items()
     )
-    empty = [n for n, v in held if isinstance(v, Tensor) and v.is_meta and n not in saved]
+    left = depth.outside({n: v for n, v in held if n not in saved}, replaced)
+    empty = [n for n, v in left.items() if isinstance(v, Tensor) and v.is_meta]
     if empty:
         raise ArtefactError(
             f"load: this {type(model).__name__} is on the meta device, and these tensors of it are "

@@ -60,6 +60,7 @@ def attach(
     method: str = "vib",
     replace_attention: bool = False,
     allow_inexact: bool = False,
+    remove_branches: bool = False,
 ) -> Gated:
     """A copy of a model with a gate at every site that can be cut exactly.
 
@@ -82,6 +83,8 @@ def attach(
             `nn.MultiheadAttention` and of torchvision's shifted windows, so that heads can go.
         allow_inexact: gate units too that a layer norm, a group norm of one group or a softmax goes
             over. Cutting those moves the outputs, and the report says how far.
+        remove_branches: let all units of a site go where the outputs need none, as inside a
+            residual branch. What has become a constant by that is replaced by one.
         method: "vib"; or the paper's foil without noise (eq. 16): "twin-l1" or "twin-rho".
 
     Raises:
@@ -104,7 +107,9 @@ def attach(
     patterns = checks.names("attach: include", include), checks.names("attach: exclude", exclude)
     if method not in METHODS:
         raise ConfigError(f"attach: method must be one of {', '.join(METHODS)}, got {method!r}.")
-    request = Request.of(features, inputs, ignore, replace_attention, allow_inexact)
+    request = Request.of(
+        features, inputs, ignore, replace_attention, allow_inexact, remove_branches
+    )
     model = ready(model, request)
     graph = analyse(model, example, request)
     reasons = [(s, _why_not(s, min_units)) for s in (*graph.pinned, *graph.sites)]

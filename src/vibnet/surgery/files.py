@@ -28,6 +28,7 @@ KINDS: dict[str, Any] = {
     "numbers": dict[str, int],
     "eps": dict[str, float],
     "given": dict[str, int],
+    "constants": dict[str, dict[str, Any]],
     "config": dict,
 }
 
@@ -85,7 +86,8 @@ def body_of(folder: Path) -> dict[str, Any]:
         raise ArtefactError(
             f"load: {folder / PLAN} was altered after it was written: its digest does not fit."
         )
-    body = {"numbers": {}, "eps": {}, "given": {}, "config": {}, **body}  # younger than the format
+    younger: dict[str, Any] = {"numbers": {}, "eps": {}, "given": {}, "config": {}, "constants": {}}
+    body = {**younger, **body}
     if {"weights", "sha256"} <= set(body):  # older: a single file
         body["files"] = {body.pop("weights"): body.pop("sha256")}
     if wrong := checks.misfits(body, KINDS):

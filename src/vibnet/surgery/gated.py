@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from vibnet.errors import ConfigError
+from vibnet.graph.branches import empty, opened
 from vibnet.graph.constraints import Mask, legal
 from vibnet.graph.nested import nesting
 from vibnet.graph.structure import Graph, Site
@@ -131,9 +132,14 @@ class Gated(nn.Module):
 
     def legal(self, wanted: Mask) -> Mask:
         """The units that stay when some are wanted: the constraints, the floor, the multiple."""
-        sites = [s.units for s in self.graph.sites]
+        sites, score = self.graph.sites, self.score()
+        gone: set[str] = set()
+        if self.graph.branches.readers:
+            wanted = opened(self.graph.branches, sites, wanted, score)
+            gone = set(empty(sites, wanted))
+        floored = [s.units for s in sites if s.name not in gone]
         blocks, inner = self.graph.blocks, self.nesting
-        return legal(wanted, self.score(), sites, blocks, 1, self.multiple, inner)
+        return legal(wanted, score, floored, blocks, 1, self.multiple, inner)
 
     def _means(self, kept: Mask) -> Tensor:
         """The mean of every unit's own gate, 0 for those that go, float64, shape ``(units,)``."""

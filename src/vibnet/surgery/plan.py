@@ -13,6 +13,7 @@ from torch import nn
 
 from vibnet.errors import PlanError
 from vibnet.graph import checks
+from vibnet.graph.branches import empty
 from vibnet.graph.constraints import Mask
 from vibnet.graph.nested import nesting
 from vibnet.graph.probe import analyse
@@ -29,7 +30,8 @@ class Plan:
 
     `kept` maps a site's name to the positions kept, counted from 0 in the order of its units;
     `ungated` says why a site that can be cut cannot be gated. `features`, `inputs`, `ignore` and
-    `replace_attention` and `allow_inexact` are what was asked of the model: see `vibnet.attach`;
+    `replace_attention`, `allow_inexact` and `remove_branches` are what was asked of the model: see
+    `vibnet.attach`;
     `inexact` says for sites why outputs move when they are cut. `cuttable` holds the shares, 0 to
     1, of "weights" and "macs" of convolutions and linear layers in rows and columns of sites.
     """
@@ -49,12 +51,13 @@ class Plan:
     replace_attention: bool = False
     allow_inexact: bool = False
     inexact: dict[str, str] = field(default_factory=dict)
+    remove_branches: bool = False
 
     @property
     def request(self) -> Request:
         """What has to be asked of the model for its sites to be those of the plan."""
         asked = self.features, self.inputs, self.ignore
-        return Request(*asked, self.replace_attention, self.allow_inexact)
+        return Request(*asked, self.replace_attention, self.allow_inexact, self.remove_branches)
 
     def cut(self, site: str) -> bool:
         """Whether units of a site go."""
@@ -99,6 +102,7 @@ class Plan:
             "replace_attention": False,
             "allow_inexact": False,
             "inexact": {},
+            "remove_branches": False,
         }
         body = {**younger, **body}
         if wrong := checks.misfits(body, _KINDS):
@@ -154,6 +158,7 @@ def of_graph(graph: Graph, kept: Mask) -> Plan:
         graph.request.attention,
         graph.request.inexact,
         {s.name: s.inexact for s in graph.sites if s.inexact},
+        graph.request.branches,
     )
 
 
@@ -166,6 +171,7 @@ def plan(
     ignore: Sequence[str] = (),
     replace_attention: bool = False,
     allow_inexact: bool = False,
+    remove_branches: bool = False,
 ) -> Plan:
     """What `prune` would cut: of a gated model as trained, of a plain one everything whole.
 
@@ -177,6 +183,7 @@ def plan(
         ignore: as in `vibnet.attach`; for a plain module.
         replace_attention: as in `vibnet.attach`; for a plain module.
         allow_inexact: as in `vibnet.attach`; for a plain module.
+        remove_branches: as in `vibnet.attach`; for a plain module.
 
     Raises:
         ConfigError: no module, or an argument of the wrong type.
@@ -185,7 +192,7 @@ def plan(
         NoSitesError: single features or inputs cannot be cut where asked.
     """
     checks.module("plan", model)
-    asked = Request.of(features, inputs, ignore, replace_attention, allow_inexact)
+    asked = Request.of(features, inputs, ignore, replace_attention, allow_inexact, remove_branches)
     if isinstance(model, Gated):
         if asked != NO_REQUEST:
             raise PlanError("plan: inputs, features and ignore are those that attach was given.")
@@ -238,8 +245,11 @@ def mask(graph: Graph, wanted: Plan) -> Mask:
     kept = np.ones(graph.total, dtype=np.bool_)
     for name, positions in wanted.kept.items():
         site = sites[name]
-        if not positions:
-            raise PlanError(f"the plan keeps no unit of {name}. Keep at least one.")
+        if not positions and name not in graph.branches.readers:
+            why = ""
+            if not graph.request.branches:
+                why = ", or make the plan with remove_branches=True where it is a branch's"
+            raise PlanError(f"the plan keeps no unit of {name}. Keep at least one{why}.")
         chosen = np.asarray(positions)
         if not np.isin(chosen, site.positions).all() or len(set(positions)) != len(positions):
             left = f"0 to {site.size - 1}" if site.original is None else str(site.original.tolist())
@@ -248,6 +258,11 @@ def mask(graph: Graph, wanted: Plan) -> Mask:
                 f"Name each kept unit once."
             )
         kept[site.units] = np.isin(site.positions, chosen)
+    if (gone := empty(graph.sites, kept)) and not graph.branches.answers(gone):
+        raise PlanError(
+            f"the plan keeps no unit of {', '.join(gone)}, and without them an output does not "
+            f"depend on the input any more. Keep a unit of one of them."
+        )
     inner = nesting(graph)
     for name in sorted({s.name for s in graph.sites if s.nested} - set(wanted.kept)):
         units = sites[name].units

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vibnet.errors import CaptureError, PlanError
 from vibnet.graph import checks
+from vibnet.graph.branches import empty, held
 from vibnet.graph.capture import computed, place_of
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
@@ -22,6 +23,7 @@ from vibnet.graph.restrict import restrict
 from vibnet.graph.stock import ready
 from vibnet.graph.structure import Graph, fingerprint
 from vibnet.layers import Attention, SelectedLinear, WindowAttention
+from vibnet.surgery import depth
 from vibnet.surgery import plan as planning
 from vibnet.surgery.fold import fold
 from vibnet.surgery.gated import Gated
@@ -53,6 +55,8 @@ class Report:
         example: what the model was called with.
         moved: how far the answers moved beyond that, on the example, because units went that a
             statistic goes over (`allow_inexact`); None where none went, or it was not verified.
+        constants: modules that have become constants, or are not needed any more, with what stands
+            in their place (`remove_branches`).
     """
 
     plan: Plan
@@ -70,6 +74,7 @@ class Report:
     eps: dict[str, float] = field(default_factory=dict)
     example: Any = field(default=None, repr=False, compare=False)
     moved: float | None = None
+    constants: depth.Specs = field(default_factory=dict)
 
     def __str__(self) -> str:
         before, after = self.weights
@@ -90,6 +95,8 @@ class Report:
             lines.append(f"attentions of any number of heads: {', '.join(self.replaced)}")
         if put := {**self.numbers, **self.eps}:
             lines.append(f"set: {', '.join(f'{k} = {n:.9g}' for k, n in put.items())}")
+        if self.constants:
+            lines.append(f"constants now, or gone: {', '.join(self.constants)}")
         return "\n".join([*lines, str(self.plan)])
 
 
@@ -98,8 +105,9 @@ def smaller(
 ) -> tuple[nn.Module, dict[str, list[list[int]]]]:
     """A small copy of a model with the multipliers in its weights, and the positions kept.
 
-    What is cut away is never copied.
+    What is cut away is never copied. Of a site without a unit one is left, multiplied by zero.
     """
+    kept = held(graph.sites, kept)
     shared = {id(v): v for v in (*inner.parameters(), *inner.buffers())}
     small = without_hooks(copy.deepcopy(inner, dict(shared)))
     tensors = cut(small, graph, kept)
@@ -149,12 +157,8 @@ def prune(
         )
     arguments(example)
     inner = gated.model if gated is not None else model
-    if verify and (empty := [k for k, p in inner.named_parameters() if p.is_meta]):
-        raise PlanError(
-            f"prune: {len(empty)} tensors of {type(inner).__name__} are on the meta device "
-            f"({empty[0]}, ...), so it cannot be run. Cut its files with vibnet.prune_files, or "
-            f"its shapes alone with verify=False."
-        )
+    if verify:
+        _refuse_meta(inner)
     if gated is not None:
         graph = gated.graph
         kept = gated.kept() if plan is None else planning.mask(graph, plan)
@@ -166,31 +170,52 @@ def prune(
         kept = planning.mask(graph, plan)
     else:
         raise PlanError("prune: a model without gates needs a plan. Make one with vibnet.plan.")
-    if held := computed(inner):
-        raise PlanError(
-            f"prune: {type(inner).__name__} holds tensors of an earlier forward, which cannot be "
-            f"copied: {', '.join(held)}. Delete them, or detach them when they are kept."
-        )
+    _refuse_computed(inner)
     if given and verify:
         _try_out(model, example)
+    gone = empty(graph.sites, kept)
     multipliers = gated.multipliers(kept) if gated is not None else None
+    if multipliers is None and gone:
+        multipliers = torch.as_tensor(kept).double()
     small, tensors = smaller(inner, graph, kept, multipliers)
+    constants = depth.removed(small, example, graph.branches.layers(gone))
     gap, moved = None, None
     if verify:
         reference = model if plan is None else inner
         exact, rest = _exact_part(graph, kept), multipliers
-        other = small
+        other, its = small, constants
         if (exact != kept).any():  # the exact part of the cut is verified, the rest is measured
             rest = torch.as_tensor(kept).double() if multipliers is None else multipliers
             other, _ = smaller(inner, graph, exact, rest)
-        gap = compare(reference, inner, other, graph, exact, rest, example)
+            its = depth.removed(other, example, graph.branches.layers(gone))
+        gap = compare(reference, inner, other, graph, exact, rest, example, its)
         if other is not small:
             moved = apart(other, small, example)
     count = tuple(sum(p.numel() for p in m.parameters()) for m in (inner, small))
     report = told(small, graph, kept, tensors, (count[0], count[1]), gap, example)
-    report = replace(report, moved=moved)
+    numbers, eps = depth.outside(report.numbers, constants), depth.outside(report.eps, constants)
+    report = replace(report, moved=moved, constants=constants, numbers=numbers, eps=eps)
     _REPORTS[small] = report
     return small, report
+
+
+def _refuse_meta(inner: nn.Module) -> None:
+    """Refuse a model that cannot be run."""
+    if meta := [k for k, p in inner.named_parameters() if p.is_meta]:
+        raise PlanError(
+            f"prune: {len(meta)} tensors of {type(inner).__name__} are on the meta device "
+            f"({meta[0]}, ...), so it cannot be run. Cut its files with vibnet.prune_files, or "
+            f"its shapes alone with verify=False."
+        )
+
+
+def _refuse_computed(inner: nn.Module) -> None:
+    """Refuse a model that cannot be copied."""
+    if found := computed(inner):
+        raise PlanError(
+            f"prune: {type(inner).__name__} holds tensors of an earlier forward, which cannot be "
+            f"copied: {', '.join(found)}. Delete them, or detach them when they are kept."
+        )
 
 
 def _exact_part(graph: Graph, kept: Mask) -> Mask:
@@ -213,6 +238,7 @@ def told(
 ) -> Report:
     """The report of a cut."""
     made = planning.of_graph(graph, kept)
+    unchanged, kept = bool(kept.all()), held(graph.sites, kept)
     widths = {
         name: int(np.where(units < 0, True, kept[units]).sum())
         for name, units in graph.widths.items()
@@ -222,7 +248,7 @@ def told(
         tensors,
         count,
         gap,
-        bool(kept.all()),
+        unchanged,
         frozenset(graph.depthwise),
         widths,
         {k: m.in_features for k, m in small.named_modules() if isinstance(m, SelectedLinear)},

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vibnet.errors import ArtefactError, PlanError
 from vibnet.graph import checks
+from vibnet.graph.branches import empty
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import sliced, weighed
 from vibnet.graph.example import arguments
@@ -70,6 +71,11 @@ def prune_files(
         )
     graph = analyse(inner, example, plan.request)
     kept = planning.mask(graph, plan)
+    if gone := empty(graph.sites, kept):
+        raise PlanError(
+            f"prune_files: the plan keeps no unit of {', '.join(gone)}. Whole branches go only "
+            f"from a model in memory, with vibnet.prune; or keep a unit of each."
+        )
     small, tensors = smaller(inner, graph, kept, None)
     counts = [sum(p.numel() for p in m.parameters()) for m in (inner, small)]
     report = told(small, graph, kept, tensors, (counts[0], counts[1]), None, example)

@@ -10,10 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from vibnet.errors import VerificationError
+from vibnet.graph.branches import held
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut
 from vibnet.graph.example import arguments, tensors
 from vibnet.graph.structure import Graph
+from vibnet.surgery import depth
 from vibnet.surgery.fold import bare, closed, fold
 from vibnet.surgery.gated import Gated
 
@@ -213,6 +215,7 @@ def compare(
     kept: Mask,
     multipliers: Tensor | None,
     example: Any,
+    constants: depth.Specs | None = None,
 ) -> float | None:
     """How far the small model's answers are from those of the model it was cut from.
 
@@ -223,6 +226,7 @@ def compare(
 
     Args:
         model: the gated model, or for a given plan the plain one.
+        constants: what stands in the small model in the place of modules.
 
     Returns:
         The largest difference as a part of the output's scale, or None where nothing could be
@@ -242,7 +246,8 @@ def compare(
     gap = None
     if finer is not None:
         twin = _folded(inner, graph, multipliers, finer)
-        cut(twin, graph, kept)
+        cut(twin, graph, held(graph.sites, kept))
+        depth.put(twin, constants or {}, example)
         gap = _check(exact, [answers(twin, x, finer) for x in inputs], noise)
         whole = model if isinstance(model, Gated) else closed(inner, graph, kept)
         rounded = [answers(whole, x, own) for x in inputs]

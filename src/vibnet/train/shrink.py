@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from vibnet.errors import ConfigError
+from vibnet.graph.branches import held
 from vibnet.graph.constraints import Mask
 from vibnet.graph.cut import cut, sliced
 from vibnet.graph.restrict import restrict
@@ -37,7 +38,8 @@ def shrink(
         optimizer: whose state follows the parameters; several, where they share them out, as Muon
             for matrices and Adam for the rest.
         dead: bool, one per unit of `gated.graph`; without it, the units that evaluation closes.
-            Units that a constraint needs stay, and so do units of sites without a gate.
+            Units that a constraint needs stay, and so do units of sites without a gate. Of a site
+            that is dead as a whole one unit stays until `prune`.
 
     Returns:
         Whether a unit has gone.
@@ -56,6 +58,7 @@ def shrink(
             )
     owner = find(gated)
     kept = owner.kept() if dead is None else owner.legal(~_gated_only(owner, dead))
+    kept = held(owner.graph.sites, kept)
     if kept.all():
         return False
     optimizers = _listed(optimizer)

@@ -1,0 +1,325 @@
+import copy
+import json
+
+import pytest
+import torch
+from laws import close_units, law_one
+from liveliness import lively
+from torch import nn
+
+import vibnet
+from vibnet import attach, prune
+from vibnet.errors import ArtefactError, ConfigError, PlanError
+from vibnet.graph.branches import empty
+from vibnet.layers import Constant
+from vibnet.surgery.plan import digest
+from vibnet.surgery.verify import answers, difference
+from vibnet.train.shrink import shrink
+
+
+class Block(nn.Module):
+    def __init__(self, width, stride=1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, 6, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(6)
+        self.conv2 = nn.Conv2d(6, width, 3, 1, 1)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.skip = nn.AvgPool2d(stride)
+
+    def forward(self, x):
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += self.skip(x)
+        return self.relu(out)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 5, 3, padding=1)
+        self.blocks = nn.ModuleList([Block(5), Block(5, 2)])
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean((2, 3)))
+
+
+class Mixer(nn.Module):
+    """Branches that are modules: one of them takes keywords and gives a tuple."""
+
+    def __init__(self, cache=False):
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.norm = nn.LayerNorm(6)
+        self.mlp = (Cached if cache else Mlp)()
+        self.tail = nn.Sequential(nn.Linear(6, 7), nn.GELU(), nn.Linear(7, 6, bias=False))
+
+    def forward(self, x):
+        x = self.stem(x)
+        out, nothing = self.mlp(hidden=self.norm(x))
+        assert nothing is None
+        x = x + out
+        return self.head(x + self.tail(x))
+
+
+class Mlp(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 6)
+
+    def forward(self, hidden):
+        return self.down(self.up(hidden).relu()), None
+
+
+class Cached(Mlp):
+    def forward(self, hidden, past_values=None):
+        return super().forward(hidden)
+
+
+IMAGE = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+TOKENS = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+
+
+def gone(model, example, *names, **options):
+    """A lively gated model with these sites closed, and half of the units of others."""
+    lively(model, example, 0)
+    gated = attach(model, example.double(), remove_branches=True, **options)
+    close_units(gated, 0.4, 0)
+    for name in names:
+        gated.gate(name).log_var.data.fill_(5.0)
+    return gated.eval()
+
+
+def check(gated, small, example):
+    other = torch.randn(example.shape, generator=torch.Generator().manual_seed(1)).double()
+    pair = (answers(m, other, torch.float64) for m in (gated, small))
+    assert difference(*pair) < 1e-10
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_block_of_a_residual_network_goes(number):
+    name = f"blocks.{number}.conv1"
+    gated = gone(Residual(), IMAGE, name)
+    assert empty(gated.graph.sites, gated.kept()) == [name]
+    small, report = prune(gated)
+    assert report.difference < 1e-10
+    check(gated, small, IMAGE)
+    at = f"blocks.{number}."
+    assert set(report.constants) == {at + n for n in ("conv1", "bn1", "conv2", "bn2")}
+    assert report.plan.kept[name] == []
+    block = small.blocks[number]
+    width = small.head.in_features
+    assert sum(p.numel() for p in block.parameters()) == 2 * width  # bias of conv2, bn2
+    assert "constants now, or gone: blocks" in str(report)
+    for size in (8, 12):
+        x = torch.randn(2, 1, size, size, dtype=torch.float64)
+        torch.testing.assert_close(small(x), gated(x))
+
+
+def test_whole_modules_go():
+    gated = gone(Mixer(), TOKENS, "mlp.up", "tail.0")
+    small, report = prune(gated)
+    check(gated, small, TOKENS)
+    assert set(report.constants) == {"mlp", "norm", "tail"}
+    assert isinstance(small.mlp, Constant)
+    assert small.mlp.value.shape == (6,)
+    assert small.norm.value is None
+
+
+def test_a_module_that_may_keep_something_for_later_stays():
+    gated = gone(Mixer(cache=True), TOKENS, "mlp.up")
+    small, report = prune(gated)
+    check(gated, small, TOKENS)
+    assert set(report.constants) == {"mlp.up", "mlp.down", "norm"}
+
+
+def test_a_module_that_somebody_listens_to_stays():
+    model = Mixer()
+    model.mlp.register_forward_pre_hook(lambda m, x: None)
+    _, report = prune(gone(model, TOKENS, "mlp.up"))
+    assert set(report.constants) == {"mlp.up", "mlp.down", "norm"}
+
+
+class Asking(Mixer):
+    """A model that looks at a layer's own numbers in its forward."""
+
+    def forward(self, x):
+        assert self.mlp.down.in_features
+        return super().forward(x)
+
+
+def test_where_the_model_does_not_run_with_constants_one_unit_stays():
+    gated = gone(Asking(), TOKENS, "mlp.up")
+    small, report = prune(gated)
+    check(gated, small, TOKENS)
+    assert not report.constants
+    assert small.mlp.up.out_features == 1
+
+
+class Typed(Mixer):
+    """A model that asks a layer for the type of its weight, as some of transformers do."""
+
+    def forward(self, x):
+        return super().forward(x.to(self.mlp.down.weight.dtype))
+
+
+def test_a_layer_is_replaced_where_its_module_cannot_be():
+    gated = gone(Typed(), TOKENS, "mlp.up")
+    small, report = prune(gated)
+    check(gated, small, TOKENS)
+    assert set(report.constants) == {"mlp.down"}
+    assert isinstance(small.mlp, Mlp)
+
+
+def test_evaluation_closes_the_branch_and_training_reopens_it():
+    gated = gone(Mixer(), TOKENS, "mlp.up")
+    outputs = gated(TOKENS.double())
+    gated.gate("mlp.up").mu.data.mul_(2)
+    assert torch.equal(gated(TOKENS.double()), outputs)
+    gated.gate("mlp.up").log_var.data.fill_(-9.0)
+    assert not torch.equal(gated(TOKENS.double()), outputs)
+    assert empty(gated.graph.sites, gated.kept()) == []
+
+
+def test_one_unit_stays_where_nobody_asked():
+    model = Mixer()
+    lively(model, TOKENS, 0)
+    gated = attach(model, TOKENS.double())
+    gated.gate("mlp.up").log_var.data.fill_(5.0)
+    small, report = prune(gated)
+    assert small.mlp.up.out_features == 1
+    assert not report.constants
+
+
+def test_shrink_leaves_one_dead_unit_and_prune_takes_it():
+    gated = gone(Mixer(), TOKENS, "mlp.up")
+    x = TOKENS.double()
+    before = gated(x)
+    assert shrink(gated)
+    assert gated.model.mlp.up.out_features == 1
+    assert not shrink(gated)
+    torch.testing.assert_close(gated(x), before)
+    small, report = prune(gated)
+    torch.testing.assert_close(small(x), before)
+    assert "mlp" in report.constants
+    assert report.plan.kept["mlp.up"] == []
+    assert report.plan.sizes["mlp.up"] == 8
+
+
+def test_save_and_load(tmp_path):
+    gated = gone(Mixer(), TOKENS, "mlp.up", "tail.0")
+    small, _ = prune(gated)
+    vibnet.save(small, tmp_path)
+    again = vibnet.load(tmp_path, Mixer().double().eval())
+    assert torch.equal(again(TOKENS.double()), small(TOKENS.double()))
+    assert again.state_dict().keys() == small.state_dict().keys()
+
+
+def test_load_refuses_constants_that_do_not_fit(tmp_path):
+    small, report = prune(gone(Mixer(), TOKENS, "mlp.up"))
+    for change in ({"nobody": report.constants["mlp"]}, {"mlp": {"width": 3}}):
+        vibnet.save(small, tmp_path)
+        path = tmp_path / "plan.json"
+        body = json.loads(path.read_text())
+        body["constants"] = change
+        del body["digest"]
+        body["digest"] = digest(body)
+        path.write_text(json.dumps(body))
+        model = Mixer().double()
+        state = copy.deepcopy(model.state_dict())
+        with pytest.raises(ArtefactError, match="load:"):
+            vibnet.load(tmp_path, model)
+        assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_plans_by_hand():
+    model = Mixer()
+    lively(model, TOKENS, 0)
+    x = TOKENS.double()
+    plan = vibnet.plan(model, x, remove_branches=True)
+    assert plan.remove_branches
+    again = vibnet.Plan.from_json(plan.to_json())
+    assert again.request.branches
+    plan.kept["mlp.up"] = []
+    small, report = prune(model, plan, x)
+    whole = copy.deepcopy(model)
+    with torch.no_grad():
+        whole.mlp.down.weight.zero_()
+    torch.testing.assert_close(small(x), whole.eval()(x))
+    assert "mlp" in report.constants
+    without = vibnet.plan(model, x)
+    without.kept["mlp.up"] = []
+    with pytest.raises(PlanError, match="or make the plan with remove_branches=True"):
+        prune(model, without, x)
+
+
+class Parallel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+        self.right = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+
+    def forward(self, x):
+        return self.left(x) + self.right(x)
+
+
+def test_a_plan_may_not_make_the_output_a_constant():
+    x = torch.ones(2, 4)
+    plan = vibnet.plan(Parallel(), x, remove_branches=True)
+    plan.kept.update({"left.0": [], "right.0": []})
+    with pytest.raises(PlanError, match="an output does not depend on the input any more"):
+        prune(Parallel(), plan, x)
+
+
+def test_a_plan_may_not_empty_what_is_no_branch():
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    plan = vibnet.plan(model, torch.ones(2, 4), remove_branches=True)
+    plan.kept["0"] = []
+    with pytest.raises(PlanError, match=r"keeps no unit of 0. Keep at least one\.$"):
+        prune(model, plan, torch.ones(2, 4))
+
+
+def test_files_are_not_cut_by_whole_branches(tmp_path):
+    x = torch.ones(2, 4)
+    model = Parallel()
+    plan = vibnet.plan(model, x, remove_branches=True)
+    plan.kept["left.0"] = []
+    from safetensors.torch import save_file
+
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(PlanError, match="Whole branches go only from a model in memory"):
+        vibnet.prune_files(model, plan, x, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_law_one_holds_with_branches_asked_for():
+    assert law_one(Residual(), IMAGE, remove_branches=True) is not None
+
+
+def test_branches_go_beside_cuts_that_move_outputs():
+    lively(model := Mixer(), TOKENS, 0)
+    gated = attach(model, TOKENS.double(), remove_branches=True, allow_inexact=True)
+    close_units(gated, 0.4, 0)
+    gated.gate("tail.0").log_var.data.fill_(5.0)
+    gated.eval()
+    small, report = prune(gated)
+    assert small.stem.out_features < 6
+    assert report.difference < 1e-10
+    assert report.moved > 1e-6
+    assert report.constants["tail"]["width"] == small.stem.out_features
+
+
+def test_the_flag_is_a_flag():
+    with pytest.raises(ConfigError, match="remove_branches"):
+        attach(Mixer(), TOKENS, remove_branches="yes")
+
+
+def test_small_models_with_constants_export(tmp_path):
+    from vibnet.export import to_onnx
+
+    small, _ = prune(gone(Residual(), IMAGE, "blocks.1.conv1"))
+    assert to_onnx(small.float(), IMAGE, tmp_path / "m.onnx").difference < 1e-4
