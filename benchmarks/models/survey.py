@@ -20,7 +20,7 @@ from catalog import MODELS
 from common import host
 
 RESULTS = Path(__file__).parent / "results"
-LIMITS = {"ours": 900, "theirs": 240}
+LIMITS = {"ours": 900, "theirs": 120}
 MARK = "@@"
 
 
