@@ -8,9 +8,9 @@ ZOO := $(VENV)/.zoo
 # A process per core, each with one thread: threads of small models mostly wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-# For the fuzz tests: how many cases, and a fresh seed that is printed so that a failure can be repeated.
-VIBNET_FUZZ ?= 5000
-SEED ?= $(shell date +%s)
+# How many random networks `make fuzz` tries; and in how many processes.
+NETWORKS ?= 20000
+JOBS ?= $(shell nproc)
 
 .PHONY: demo install test check fmt fuzz bench
 
@@ -45,8 +45,7 @@ fmt: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 fuzz: $(STAMP)
-	@echo "make fuzz VIBNET_FUZZ=$(VIBNET_FUZZ) SEED=$(SEED)"
-	VIBNET_FUZZ=$(VIBNET_FUZZ) $(BIN)/python -m pytest -m fuzz --timeout=0 -s --hypothesis-seed=$(SEED)
+	$(BIN)/python benchmarks/models/fuzz.py --networks $(NETWORKS) --jobs $(JOBS)
 
 bench: $(STAMP)
 	@set -e; for script in benchmarks/speed/*.py; do \

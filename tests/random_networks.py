@@ -9,7 +9,6 @@ dropping steps. `build(spec)[0].source()` is the program as text.
     model, example = build(spec)
 """
 
-import os
 import random
 from dataclasses import dataclass
 
@@ -24,9 +23,8 @@ from random_modules import CONVS
 from random_program import MAP, TOKENS, VECTOR, Builder, Program, Skip, mean_space
 from torch import nn
 
-__all__ = ["CONSTRUCTS", "FUZZ_EXAMPLES", "Spec", "build", "random_networks", "random_spec"]
+__all__ = ["CONSTRUCTS", "Spec", "build", "random_networks", "random_spec"]
 
-FUZZ_EXAMPLES = int(os.environ.get("VIBNET_FUZZ", "50"))
 STEPS = {**layers.STEPS, **shared.STEPS, **shapes.STEPS, **places.STEPS, **attention.STEPS}
 CONSTRUCTS = {"block", "output_tensor", "output_tuple", "output_dict", "output_map", "unused"}
 CONSTRUCTS |= {construct for step in STEPS.values() for construct in step.constructs}
