@@ -22,13 +22,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import host
 from laws import law_of_branches, law_one
 from random_networks import build, random_spec
 
+ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 PART, BRANCHES = 100, 5
 
