@@ -16,7 +16,7 @@ from vibnet.graph import capture as cap
 from vibnet.graph import checks
 from vibnet.graph.branches import SAME, outputs_of, padded, several_names
 from vibnet.graph.example import arguments
-from vibnet.graph.flow import Flow, output_of
+from vibnet.graph.reach import Reach, output_of
 from vibnet.graph.trace import ModuleCall
 from vibnet.layers import Constant
 
@@ -208,17 +208,17 @@ def _further(model: nn.Module, before: nn.Module, example: Any) -> Specs:
 
     `before` is the model with the layers.
     """
-    flow = Flow(cap.capture(model, example)[-1])
+    reach = Reach(cap.capture(model, example)[-1])
     found: Specs = {}
     tied = several_names(model)
     for name, module in model.named_modules():
-        calls = [call for call in flow.trace.modules if call.name == name]
+        calls = [call for call in reach.trace.modules if call.name == name]
         own = {f"{name}.{leaf}" for leaf, _ in module.named_parameters()}
         if not name or not calls or not own or own & tied or not _plain(module):
             continue
-        mine = flow.inside(name)
-        dead = flow.live.isdisjoint(mine)
-        if dead or (len(calls) == 1 and flow.constant(mine, calls[0])):
+        mine = reach.inside(name)
+        dead = reach.live.isdisjoint(mine)
+        if dead or (len(calls) == 1 and reach.constant(mine, calls[0])):
             spec = _shaped(before.get_submodule(name), calls[0], dead)
             found |= {} if spec is None else {name: spec}
     values = _values(copy.deepcopy(model).double(), found, example)

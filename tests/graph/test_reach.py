@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from vibnet.graph.capture import capture
-from vibnet.graph.flow import Flow, output_of
+from vibnet.graph.reach import Reach, output_of
 
 
 class Branchy(nn.Module):
@@ -22,7 +22,7 @@ class Branchy(nn.Module):
 
 def flow():
     trace = capture(Branchy(), torch.ones(2, 4))[-1]
-    return Flow(trace), {m.name: m for m in trace.modules}
+    return Reach(trace), {m.name: m for m in trace.modules}
 
 
 def test_calls_that_no_output_needs_are_not_live():
@@ -66,7 +66,7 @@ class Outer(nn.Module):
 def test_what_else_leaves_a_module_is_seen():
     for used in (True, False):
         trace = capture(Outer(used), torch.ones(3, 4))[-1]
-        found = Flow(trace)
+        found = Reach(trace)
         call = next(m for m in trace.modules if m.name == "inner")
         assert found.constant(found.inside("inner"), call) is not used
 
@@ -123,6 +123,6 @@ class Handing(nn.Module):
 def test_a_module_that_writes_into_its_input_is_no_constant():
     for kind, constant in ((Writing, False), (Viewing, True), (Handing, False)):
         trace = capture(Around(kind), torch.ones(3, 4))[-1]
-        found = Flow(trace)
+        found = Reach(trace)
         call = next(m for m in trace.modules if m.name == "inner")
         assert found.constant(found.inside("inner"), call) is constant

@@ -7,7 +7,7 @@ from torch import Tensor
 from vibnet.graph.trace import Call, ModuleCall, Trace
 
 
-class Flow:
+class Reach:
     """A forward's calls, followed from the inputs and from the outputs.
 
     Attributes:
