@@ -58,6 +58,21 @@ class Named(nn.Module):
         return self.fc(self.table(ids)) * scale[:, None, None]
 
 
+class Biased(nn.Module):
+    """Attention with a learned bias of its positions, as in T5 and Swin."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.table = nn.Linear(8, 24), nn.Embedding(9, 2)
+
+    def forward(self, x):
+        parts = self.qkv(x).view(*x.shape[:2], 3, 2, 4).permute(2, 0, 3, 1, 4)
+        places = torch.arange(x.shape[1])
+        bias = self.table(places[:, None] - places + 4).permute(2, 0, 1)[None]
+        mixed = nn.functional.scaled_dot_product_attention(*parts, attn_mask=bias)
+        return mixed.transpose(1, 2).reshape(*x.shape[:2], -1)
+
+
 @both
 def test_a_file_answers_as_pytorch_on_other_inputs_and_batches(write, name, tmp_path):
     model, example = net(), torch.randn(2, 2, 6, 6)
@@ -87,6 +102,33 @@ def test_onnxruntime_itself_gives_the_answers_of_an_exported_file(tmp_path):
 def test_a_model_with_named_and_whole_numbered_inputs_is_exported(write, name, tmp_path):
     example = {"ids": torch.tensor([[1, 10, 3], [0, 2, 5]]), "scale": torch.tensor([1.0, 2.0])}
     assert write(Named(), example, tmp_path / name).difference <= export.TOLERANCE
+
+
+@both
+def test_attention_with_a_learned_bias_is_exported_and_still_learns(write, name, tmp_path):
+    torch.manual_seed(0)
+    model = Biased()
+    assert write(model, torch.randn(2, 5, 8), tmp_path / name).difference <= export.TOLERANCE
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@both
+def test_a_refusal_says_the_first_cause_and_not_the_advice_around_it(
+    write, name, tmp_path, monkeypatch
+):
+    def wrapped(model, example):
+        try:
+            raise ValueError("no such view\nand more")
+        except ValueError as error:
+            raise RuntimeError("This is step 2/3. Next steps:") from error
+
+    for maker in ("_program", "_onnx_program"):
+        monkeypatch.setattr(export, maker, wrapped)
+    with pytest.raises(
+        CaptureError, match=rf"Sequential cannot be written as {name}: no such view$"
+    ):
+        write(net(), torch.randn(2, 2, 6, 6), tmp_path / name)
+    assert not [*tmp_path.iterdir()]
 
 
 @both

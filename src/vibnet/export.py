@@ -158,7 +158,8 @@ def _ready(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
     def to_cpu(x: Any) -> Any:
         return x.detach().cpu() if isinstance(x, Tensor) else x
 
-    return copy.deepcopy(model).cpu().eval(), tree_map(to_cpu, example)
+    frozen = copy.deepcopy(model).cpu().eval().requires_grad_(False)  # else torch lays out
+    return frozen, tree_map(to_cpu, example)  # attention with a learned bias in two ways
 
 
 def _dynamic(example: Any) -> Any:
@@ -266,7 +267,9 @@ def _expected(model: nn.Module, x: Any, rows: int) -> list[Tensor]:
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    while error.__cause__:  # exporters wrap it in advice of their own
+        error = error.__cause__
     lines = [x.strip() for x in COLOUR.sub("", str(error)).splitlines() if x.strip()]
     return (lines[0] if lines else type(error).__name__)[:LARGEST_MESSAGE]
 
