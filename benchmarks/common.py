@@ -16,7 +16,7 @@ import torch
 import vibnet
 
 RESULTS = Path(__file__).parent / "speed" / "results"
-PACKAGES = ("torch", "numpy", "torch-pruning")
+PACKAGES = ("torch", "numpy", "torch-pruning", "nvidia-modelopt")
 
 
 def host(threads: int) -> dict[str, Any]:

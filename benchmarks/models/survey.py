@@ -1,8 +1,13 @@
-"""Every model of the catalogue by vibnet, and by Torch-Pruning without hints; one JSON a model.
+"""Every model of the catalogue by vibnet, and by other tools without hints; one JSON a model.
 
     python benchmarks/models/survey.py                   # all that are not there yet
     python benchmarks/models/survey.py resnet18 hf_bert  # these, anew
     python benchmarks/models/survey.py --quick           # no latencies, no ONNX
+    python benchmarks/models/survey.py --only ours hf_t5    # one tool; the others' figures stay
+    python benchmarks/models/survey.py --only modelopt --kind torchvision --python PATH
+
+NVIDIA's modelopt runs only where it is asked for, for it lives in an environment of its own:
+`modelopt_fastnas.py` says how to make it; PATH is that one's Python.
 
 Every measurement runs in a process of its own, with a time limit. `table.py` makes the tables.
 """
@@ -20,7 +25,8 @@ from catalog import MODELS
 from common import host
 
 RESULTS = Path(__file__).parent / "results"
-LIMITS = {"ours": 900, "theirs": 120}
+LIMITS = {"ours": 900, "theirs": 120, "modelopt": 1800}  # preparations included
+USUAL = ("ours", "theirs")
 MARK = "@@"
 
 
@@ -32,6 +38,10 @@ def work(tool: str, name: str, quick: bool) -> None:
         from ours import measure as ours
 
         body = ours(MODELS[name], quick)
+    elif tool == "modelopt":
+        from modelopt_fastnas import measure as modelopt
+
+        body = modelopt(MODELS[name])
     else:
         from theirs import measure as theirs
 
@@ -39,9 +49,9 @@ def work(tool: str, name: str, quick: bool) -> None:
     print(MARK + json.dumps(body | {"host": facts}))
 
 
-def measured(tool: str, name: str, quick: bool) -> dict[str, Any]:
+def measured(tool: str, name: str, quick: bool, python: str) -> dict[str, Any]:
     """The figures of one tool on one model, from a process of its own."""
-    command = [sys.executable, __file__, name, "--tool", tool, *(["--quick"] if quick else [])]
+    command = [python, __file__, name, "--tool", tool, *(["--quick"] if quick else [])]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=LIMITS[tool], check=False
@@ -60,21 +70,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--tool", choices=tuple(LIMITS), help="measure here, and print")
+    parser.add_argument("--only", choices=tuple(LIMITS), help="this tool; others' figures stay")
+    parser.add_argument("--kind", choices=sorted({entry.kind for entry in MODELS.values()}))
+    parser.add_argument("--python", default=sys.executable, help="of the tool's environment")
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
     if asked.tool:
         work(asked.tool, asked.names[0], asked.quick)
         return
     RESULTS.mkdir(exist_ok=True)
+    tools = (asked.only,) if asked.only else USUAL
     for name in asked.names or MODELS:
-        target = RESULTS / f"{name}.json"
-        if target.exists() and not asked.names:
+        entry, target = MODELS[name], RESULTS / f"{name}.json"
+        if asked.kind not in {None, entry.kind}:
             continue
-        tools = [tool for tool in LIMITS if tool == "ours" or not MODELS[name].options]
-        body = {tool: measured(tool, name, asked.quick) for tool in tools}
-        target.write_text(json.dumps({"kind": MODELS[name].kind, **body}, indent=1) + "\n")
-        law = body["ours"].get("law", {})
-        print(name, law.get("difference"), body.get("theirs", {}).get("verdict"), flush=True)
+        body = json.loads(target.read_text()) if target.exists() else {"kind": entry.kind}
+        for tool in tools:
+            left_out = tool != "ours" and entry.options
+            if left_out or (tool in body and not asked.names):
+                continue
+            body[tool] = measured(tool, name, asked.quick, asked.python)
+            target.write_text(json.dumps(body, indent=1) + "\n")
+            law = body[tool].get("law", {})
+            print(name, tool, body[tool].get("verdict", law.get("difference")), flush=True)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,41 @@ def large() -> list[list[str]]:
     ]
 
 
+PEERS = (
+    "model",
+    "Torch-Pruning, no hints",
+    "modelopt, smallest subnet",
+    "vibnet, no hints",
+    "its graph, s",
+    "its space, s",
+    "attach, s",
+)
+
+
+def peers(name: str, body: dict[str, Any]) -> list[str]:
+    """One row of what the other tools do, beside vibnet."""
+
+    def seconds(tool: str) -> str:
+        found = body.get(tool, {}).get("seconds", {}).get("attach")
+        return "" if found is None else f"{found:.2f}"
+
+    return [
+        name,
+        body["theirs"].get("verdict", ""),
+        smallest(body.get("modelopt", {})),
+        "exact" if body["ours"].get("law", {}).get("difference", 1) < 1e-10 else "see above",
+        *(seconds(tool) for tool in ("theirs", "modelopt", "ours")),
+    ]
+
+
+def smallest(body: dict[str, Any]) -> str:
+    """What modelopt's smallest subnet is worth."""
+    if "exact" not in body:
+        return str(body.get("verdict", ""))
+    before, after = map(thousands, body["parameters"])
+    return f"{body['exact']}, {body['knobs']} knobs, {before} → {after}"
+
+
 def put(name: str, head: tuple[str, ...], rows: list[list[str]]) -> None:
     """Put a table between its marks in the document."""
     before, _, after = check_place(DOCUMENT, name)
@@ -109,19 +144,8 @@ def main() -> None:
     for kind in KINDS:
         rows = [ours(n, body["ours"]) for n, body in found.items() if body["kind"] == kind]
         put(kind, HEAD, rows)
-    peers = [
-        [
-            name,
-            body["theirs"].get("verdict", ""),
-            "exact" if body["ours"].get("law", {}).get("difference", 1) < 1e-10 else "see above",
-            f"{body['theirs'].get('seconds', {}).get('attach', float('nan')):.2f}",
-            f"{body['ours'].get('seconds', {}).get('attach', float('nan')):.2f}",
-        ]
-        for name, body in found.items()
-        if body["kind"] in KINDS and "theirs" in body
-    ]
-    head = ("model", "Torch-Pruning, no hints", "vibnet, no hints", "its graph, s", "attach, s")
-    put("peers", head, peers)
+    among = {n: body for n, body in found.items() if body["kind"] in KINDS and "theirs" in body}
+    put("peers", PEERS, [peers(name, body) for name, body in among.items()])
     put("large", LARGE, large())
     print(f"written: {DOCUMENT.relative_to(DOCUMENT.parents[1])}, {len(found)} models")
 
