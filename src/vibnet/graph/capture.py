@@ -101,7 +101,7 @@ def uncollected() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Attention fast paths off, autocast off, no log of failing calls, random state restored."""
     fast = torch.backends.mha.get_fastpath_enabled()
     log = logging.getLogger("torch._subclasses.fake_tensor")
@@ -149,7 +149,7 @@ def run(
             last = module.register_forward_hook(recorder.leave)
             stack.callback(first.remove)
             stack.callback(last.remove)
-        stack.enter_context(_quiet())
+        stack.enter_context(quiet())
         if mode is not None:
             stack.enter_context(mode)
         stack.enter_context(recorder)

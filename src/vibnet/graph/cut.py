@@ -149,6 +149,12 @@ def weighed(new: Tensor, name: str, graph: Graph, kept: Mask) -> Tensor:
     return new if norm is None else norm.scaled(new, kept)
 
 
+def remaining(value: Tensor, name: str, graph: Graph, kept: Mask) -> Tensor:
+    """What stays of a tensor of that name, as it is in the small model."""
+    left = sliced(value, name, graph, kept)
+    return left if left is value else weighed(left, name, graph, kept).contiguous()
+
+
 def sliced(value: Tensor, name: str, graph: Graph, kept: Mask, how: Take = take) -> Tensor:
     """What stays of a tensor that is laid out like the parameter or buffer of that name.
 

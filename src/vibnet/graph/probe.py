@@ -222,9 +222,21 @@ class Probe:
         return None
 
 
-@cap.uncollected()
 def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch: int = 0) -> Graph:
     """What may be cut in a model: capture, label, find sites, try a cut, nest features in them.
+
+    Raises:
+        CaptureError: the model does not run on the example.
+        NoSitesError: single features or inputs cannot be cut where asked.
+    """
+    return followed(model, example, request, batch)[0]
+
+
+@cap.uncollected()
+def followed(
+    model: nn.Module, example: Any, request: Request = NO_REQUEST, batch: int = 0
+) -> tuple[Graph, Labeller, list[Trace]]:
+    """As `analyse`, with what it looked at: the traces in train and in eval mode, and their labels.
 
     Raises:
         CaptureError: the model does not run on the example.
@@ -244,7 +256,7 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
     graph = nest(graph, engine, traces, model, request)
     if request.branches:
         graph = replace(graph, branches=branches.find(graph, traces[-1], model))
-    return price(graph, engine, traces)
+    return price(graph, engine, traces), engine, traces
 
 
 def whole_numbers(model: nn.Module) -> dict[str, Array]:

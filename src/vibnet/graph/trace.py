@@ -103,6 +103,11 @@ class ModuleCall:
     named: dict[str, Any] = field(default_factory=dict)
     output: Any = None
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors of what it gives."""
+        return [x for x in tree_leaves(self.output) if isinstance(x, Tensor)]
+
     def once(self, x: Tensor) -> bool:
         """Whether a tensor is given to the module in one place only."""
         return sum(leaf is x for leaf in tree_leaves((self.inputs, self.named))) == 1
