@@ -6,7 +6,7 @@ from torch import nn
 from vibnet import attach, plan, prune
 from vibnet.errors import FoldError
 from vibnet.graph.probe import analyse
-from vibnet.surgery.fold import bare, closed, fold
+from vibnet.surgery.fold import bare, closed, fold, shut
 
 X = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).double()
 
@@ -80,3 +80,14 @@ def test_a_weight_with_another_use_and_no_way_round_is_refused():
     graph = analyse(model, X)
     with pytest.raises(FoldError, match=r"b.weight is used in another way too, so no multiplier"):
         fold(bare(model), graph, torch.full((graph.total,), 0.5).double())
+
+
+def test_a_tensor_is_shut_by_its_name_as_the_whole_model_is():
+    model = three()
+    graph = analyse(model, X)
+    kept = np.arange(graph.total) % 3 > 0
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for name, wanted in closed(model, graph, kept).named_parameters():
+        value = dict(model.named_parameters())[name].detach()
+        assert torch.equal(shut(value, name, graph, kept), wanted)
+        assert torch.equal(value, before[name])

@@ -1,6 +1,7 @@
 """Multipliers become part of the weights: of the readers, or of what stands in front of them."""
 
 import copy
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -92,15 +93,27 @@ def closed(model: nn.Module, graph: Graph, kept: Mask) -> nn.Module:
     """A copy of a plain model of the same size that ignores the units that go."""
     model = bare(model)
     state = _held(model)
+    for name, dim, groups, stay in _openings(graph, kept):
+        with torch.no_grad():
+            weight = state[name]
+            weight.mul_(_columns(weight, dim, groups, stay).to(weight))
+    return model
+
+
+def shut(value: Tensor, name: str, graph: Graph, kept: Mask) -> Tensor:
+    """A tensor of that name as it is in the model that ignores the units that go: see `closed`."""
+    for parameter, dim, groups, stay in _openings(graph, kept):
+        if parameter == name and not bool(stay.all()):
+            value = value * _columns(value, dim, groups, stay).to(value)
+    return value
+
+
+def _openings(graph: Graph, kept: Mask) -> Iterator[tuple[str, int, int, Tensor]]:
+    """Where units that go close: parameter, dimension, groups, and 1 for every one that stays."""
     late = np.zeros(graph.total, dtype=np.bool_)
     late[graph.late] = True
-    for reader in graph.readers:
-        units = reader.units
-        scale = torch.as_tensor(np.where(units < 0, True, (kept | late)[units])).double()
-        with torch.no_grad():
-            weight = state[reader.parameter]
-            weight.mul_(_columns(weight, reader.dim, reader.groups, scale).to(weight))
-    for source in graph.sources:
-        stay = np.where(source.units < 0, True, (kept | ~late)[source.units])
-        _scale(state[source.parameter], source.dim, 1, torch.as_tensor(stay).double())
-    return model
+    closing = [(r.parameter, r.dim, r.groups, r.units, kept | late) for r in graph.readers]
+    closing += [(s.parameter, s.dim, 1, s.units, kept | ~late) for s in graph.sources]
+    for parameter, dim, groups, units, stays in closing:
+        stay = np.where(units < 0, True, stays[units])
+        yield parameter, dim, groups, torch.as_tensor(stay).double()
