@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import vibnet
-from vibnet.errors import ArtefactError, PlanError
+from vibnet.errors import ArtefactError, ConfigError, PlanError
+from vibnet.surgery import shards
 from vibnet.surgery.shards import prune_files
 
 
@@ -135,3 +136,31 @@ def test_a_plan_that_picks_features_or_of_another_model_is_refused(tmp_path):
         PlanError,
     )
     refused("made for another model", three(8), wanted, source, tmp_path, PlanError)
+
+
+def test_a_verified_cut_writes_what_an_unverified_one_does(tmp_path):
+    model = three()
+    wanted, source = halved(model, EXAMPLE), files(model, tmp_path / "whole")
+    for name, verify in (("plain", False), ("verified", True)):
+        report = prune_files(model, wanted, EXAMPLE, source, tmp_path / name, verify=verify)
+        assert ("not verified" in str(report)) != verify
+    plain, verified = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("plain", "verified")
+    )
+    assert plain == verified
+
+
+def test_nothing_is_left_where_a_file_breaks_off(tmp_path, monkeypatch):
+    model = three()
+    wanted, source = halved(model, EXAMPLE), files(model, tmp_path / "whole")
+    monkeypatch.setattr(shards, "_unsaved", lambda *_: [{"broken": None}])
+    with pytest.raises(ValueError, match="broken"):
+        prune_files(model, wanted, EXAMPLE, source, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
+
+
+def test_verify_is_yes_or_no(tmp_path):
+    model = three()
+    with pytest.raises(ConfigError, match="verify must be"):
+        prune_files(model, halved(model, EXAMPLE), EXAMPLE, tmp_path, tmp_path, verify="layers")

@@ -4,7 +4,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from vibnet.surgery.stored import (
-    PARTS,
+    SOME,
     Stored,
     bare,
     double,
@@ -57,11 +57,11 @@ def test_a_parameter_of_a_stored_tensor_is_stored_too():
 def test_what_has_read_a_stored_tensor_is_known():
     table = File(torch.randn(5, 4)).stored()
     with torch.no_grad():
-        nn.functional.embedding(torch.tensor([1, 2]), table)
-        table[0]
-        assert table.used <= PARTS
+        rows = nn.functional.embedding(torch.tensor([1, 2]), table)
+        assert rows.dtype == table[0].dtype == torch.double
+        assert table.used <= SOME
         table.sum()
-    assert not table.used <= PARTS
+    assert not table.used <= SOME
 
 
 def test_nothing_that_was_read_is_held():

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from vibnet.surgery import depth, pretrained
 from vibnet.surgery.files import PLAN, body_of, path_of, weights_of, write
 from vibnet.surgery.plan import Plan, digest
 from vibnet.surgery.prune import Report, report_of, shapes_of
+from vibnet.surgery.stored import unfilled
 
 OURS = re.compile(r"model-[0-9a-f]{16}\.safetensors")
 
@@ -95,8 +96,12 @@ def put(
     parts: Iterable[dict[str, Tensor]],
     body: dict[str, Any],
     config: pretrained.Config,
+    check: Callable[[list[Path]], None] | None = None,
 ) -> None:
     """Write the files of a folder, one for every part of the tensors; the plan last.
+
+    What is raised on the way, also by `check`, which is given the files of the tensors before the
+    others are written, leaves the folder as it was.
 
     Raises:
         ArtefactError: there can be no such folder, or it holds the files of another model.
@@ -107,21 +112,32 @@ def put(
             f"save: {target} holds a {theirs[0]} that no save wrote, and it would be written over. "
             f"Name another folder."
         )
+    made = not target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtefactError(
             f"save: {target} cannot be made a folder ({error}). Name another."
         ) from error
+    before = set(target.iterdir())
     files: dict[str, str] = {}
     places: dict[str, str] = {}
-    for tensors in parts:
-        content = save_tensors(tensors, {"format": "pt"})
-        checksum = hashlib.sha256(content).hexdigest()
-        name = f"model-{checksum[:16]}.safetensors"
-        write(target / name, content)
-        files[name] = checksum
-        places.update(dict.fromkeys(tensors, name))
+    try:
+        for tensors in parts:
+            content = save_tensors(tensors, {"format": "pt"})
+            checksum = hashlib.sha256(content).hexdigest()
+            name = f"model-{checksum[:16]}.safetensors"
+            write(target / name, content)
+            files[name] = checksum
+            places.update(dict.fromkeys(tensors, name))
+        if check is not None:
+            check([target / name for name in files])
+    except BaseException:
+        for path in {target / name for name in files} - before:
+            path.unlink()
+        if made:
+            target.rmdir()
+        raise
     if config:
         index = {"metadata": {}, "weight_map": places}
         write(target / pretrained.INDEX, json.dumps(index, indent=1).encode())
@@ -180,10 +196,31 @@ def load(folder: str | Path, model: nn.Module | Named = NAMED) -> nn.Module:
         checks.module("load", model)
     body = body_of(folder)
     try:
-        plan = Plan.from_json(json.dumps(body["plan"]))
+        Plan.from_json(json.dumps(body["plan"]))
     except PlanError as error:
         raise ArtefactError(f"load: {folder / PLAN}: {error}") from error
     model = pretrained.built(body["config"]) if isinstance(model, Named) else model
+    return filled(model, body, folder, weights_of)
+
+
+def filled(
+    model: nn.Module,
+    body: dict[str, Any],
+    folder: Path,
+    read: Callable[[Path, dict[str, Any]], dict[str, Tensor]],
+) -> nn.Module:
+    """A model as it was before a cut, made small in place: see `load`.
+
+    Args:
+        model: changed only when all checks passed.
+        body: what the plan file of the folder holds.
+        folder: of a save.
+        read: gives the tensors of the folder.
+
+    Raises:
+        ArtefactError: another model, or other tensors.
+    """
+    plan = Plan.from_json(json.dumps(body["plan"]))
     attention = plan.request.attention and bool(replaceable(model))
     whole = with_free_heads(model) if attention else model
     found = fingerprint(whole)
@@ -193,7 +230,7 @@ def load(folder: str | Path, model: nn.Module | Named = NAMED) -> nn.Module:
             f"{type(model).__name__} has {found}). Pass the model as it was before the cut."
         )
     depth.check(whole, body["constants"])
-    tensors = weights_of(folder, body)
+    tensors = read(folder, body)
     selected = [n for n in body["selected"] if type(_linear(whole, n)) is nn.Linear]
     aliases: dict[str, str] = body["aliases"]
     buffers = {name for name, _ in whole.named_buffers()} & set(body["buffers"])
@@ -237,15 +274,7 @@ def _refuse_numbers(model: nn.Module, numbers: dict[str, Any], kind: type) -> No
 
 def _refuse_meta(model: nn.Module, saved: set[str], replaced: depth.Specs) -> None:
     """Refuse tensors on the meta device that no file can fill."""
-    held = (
-        (f"{prefix}.{leaf}".lstrip("."), value)
-        for prefix, owner in model.named_modules()
-        for table in (owner._parameters, owner._buffers, vars(owner))
-        for leaf, value in table.items()
-    )
-    left = depth.outside({n: v for n, v in held if n not in saved}, replaced)
-    empty = [n for n, v in left.items() if isinstance(v, Tensor) and v.is_meta]
-    if empty:
+    if empty := depth.outside(dict.fromkeys(unfilled(model, saved)), replaced):
         raise ArtefactError(
             f"load: this {type(model).__name__} is on the meta device, and these tensors of it are "
             f"not saved: {', '.join(empty)}. Make the model on another device, or make them anew "

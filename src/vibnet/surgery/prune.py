@@ -27,6 +27,7 @@ from vibnet.surgery import depth
 from vibnet.surgery import plan as planning
 from vibnet.surgery.fold import fold
 from vibnet.surgery.gated import Gated
+from vibnet.surgery.layerwise import Layers
 from vibnet.surgery.multiply import without_hooks
 from vibnet.surgery.plan import Plan
 from vibnet.surgery.verify import answers, apart, compare
@@ -43,7 +44,8 @@ class Report:
         tensors: the positions kept in every dimension of every tensor that was cut.
         weights: parameters before and after.
         difference: how far the answers moved, as a part of their scale; None if not verified: it
-            was not asked for, or the answers are the same for every input.
+            was not asked for, or the answers are the same for every input. Of files: how far what
+            any module gives moved.
         unchanged: every unit was open, and the model is an equal copy.
         depthwise: names of depthwise weights, and `widths` of norms that hold no tensor.
         selected: linear layers that now pick their features by index, with how many, and `given`
@@ -57,6 +59,7 @@ class Report:
             statistic goes over (`allow_inexact`); None where none went, or it was not verified.
         constants: modules that have become constants, or are not needed any more, with what stands
             in their place (`remove_branches`).
+        layers: what was compared, where files were verified layer by layer.
     """
 
     plan: Plan
@@ -75,12 +78,13 @@ class Report:
     example: Any = field(default=None, repr=False, compare=False)
     moved: float | None = None
     constants: depth.Specs = field(default_factory=dict)
+    layers: Layers | None = None
 
     def __str__(self) -> str:
         before, after = self.weights
         moved = "not verified"
         if self.difference is not None:
-            moved = f"outputs moved by {self.difference:.1e} of their scale"
+            moved = f"{self.layers or 'outputs'} moved by {self.difference:.1e} of their scale"
         head = "every unit is open: an equal copy" if self.unchanged else "cut"
         lines = [f"{head}: {before} -> {after} parameters, {moved}"]
         if names := ", ".join(k for k in self.plan.inexact if self.plan.cut(k)):
@@ -90,6 +94,8 @@ class Report:
             elif self.difference is not None:
                 how = "they went while it trained, and outputs moved then"
             lines.append(f"NOT EXACT: units of {names} went; {how}")
+        if self.layers is not None:
+            lines += self.layers.lines
         lines += [f"{k} picks its {n} features by index" for k, n in self.selected.items()]
         if self.replaced:
             lines.append(f"attentions of any number of heads: {', '.join(self.replaced)}")
@@ -182,7 +188,7 @@ def prune(
     gap, moved = None, None
     if verify:
         reference = model if plan is None else inner
-        exact, rest = _exact_part(graph, kept), multipliers
+        exact, rest = exact_part(graph, kept), multipliers
         other, its = small, constants
         if (exact != kept).any():  # the exact part of the cut is verified, the rest is measured
             rest = torch.as_tensor(kept).double() if multipliers is None else multipliers
@@ -218,7 +224,7 @@ def _refuse_computed(inner: nn.Module) -> None:
         )
 
 
-def _exact_part(graph: Graph, kept: Mask) -> Mask:
+def exact_part(graph: Graph, kept: Mask) -> Mask:
     """What would stay if the units whose going moves outputs stayed too."""
     exact = kept.copy()
     for site in graph.sites:

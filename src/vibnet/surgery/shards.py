@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from vibnet.errors import ArtefactError, PlanError
 from vibnet.graph import checks
 from vibnet.graph.branches import empty
 from vibnet.graph.constraints import Mask
-from vibnet.graph.cut import sliced, weighed
+from vibnet.graph.cut import remaining
 from vibnet.graph.example import arguments
-from vibnet.graph.probe import analyse
+from vibnet.graph.outputs import outputs
+from vibnet.graph.probe import followed
 from vibnet.graph.stock import ready
 from vibnet.graph.structure import Graph, fingerprint
 from vibnet.surgery import plan as planning
@@ -23,17 +25,24 @@ from vibnet.surgery.artefact import described, first_names, put
 from vibnet.surgery.files import path_of
 from vibnet.surgery.plan import Plan
 from vibnet.surgery.prune import Report, smaller, told
+from vibnet.surgery.shard_check import Check
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def prune_files(
-    model: nn.Module, plan: Plan, example: Any, source: str | Path, target: str | Path
+    model: nn.Module,
+    plan: Plan,
+    example: Any,
+    source: str | Path,
+    target: str | Path,
+    *,
+    verify: bool = False,
 ) -> Report:
     """Cut safetensors files by a plan, one file after the other, into a folder for `vibnet.load`.
 
-    No more than one file, and what stays of it, is in memory. Nothing is verified, for the model
-    never runs: the report says so.
+    No more than one file, and what stays of it, is in memory. Unless `verify` is set, no model
+    runs, and the report says "not verified".
 
     Args:
         model: of the files' class and shapes; it may be on the meta device, and is left untouched.
@@ -41,18 +50,26 @@ def prune_files(
         example: what the model is called with, for tracing; small.
         source: a folder with safetensors files, or one such file.
         target: a folder, as `vibnet.save` writes it; made if missing.
+        verify: run the whole model and the small one on the example in double precision, on the
+            CPU, with weights read from the files one operation at a time, and compare what every
+            module gives.
 
     Returns:
         The report of the cut.
 
     Raises:
-        ConfigError: no module, no paths, or an example without a tensor.
+        ConfigError: no module, no paths, or an example without a tensor; to verify, a tensor that
+            is on the meta device and in no file.
         CaptureError: the model does not run on the example.
         PlanError: the plan does not fit the model, or picks single features or inputs.
         ArtefactError: the files lack a tensor of the model, hold one that it does not have or one
-            of another shape, or cannot be read; or there can be no such target. Nothing is written.
+            of another shape, or cannot be read; or there can be no such target.
+        VerificationError: the small model computes something else.
+
+    Whatever is raised, nothing is left of the target that was not there before.
     """
     checks.module("prune_files", model)
+    checks.flag("verify", verify)
     folder, out = path_of("prune_files", source), path_of("prune_files", target)
     planning.check(plan)
     if plan.features or plan.inputs:
@@ -69,7 +86,9 @@ def prune_files(
         raise ArtefactError(
             f"prune_files: {out} is where the files of the whole model lie. Name another folder."
         )
-    graph = analyse(inner, example, plan.request)
+    graph, engine, traces = followed(inner, example, plan.request)
+    listed, inputs = outputs(engine, traces, graph) if verify else [], traces[-1].example
+    del engine, traces  # they are large
     kept = planning.mask(graph, plan)
     if gone := empty(graph.sites, kept):
         raise PlanError(
@@ -80,9 +99,15 @@ def prune_files(
     counts = [sum(p.numel() for p in m.parameters()) for m in (inner, small)]
     report = told(small, graph, kept, tensors, (counts[0], counts[1]), None, example)
     body, _ = described(small, report)
+    parts = chain(_parts(files, names, graph, kept), _unsaved(small, body["buffers"]))
     config = pretrained.uniform_or_dense(small, report, body["config"])
-    put(out, _parts(files, names, graph, kept), body, config)
-    return report
+    if not verify:
+        put(out, parts, body, config)
+        return report
+    check = Check(model, inner, graph, kept, _places(files, names), listed, inputs)
+    done: list[Report] = []
+    put(out, parts, body, config, lambda new: done.append(check.verified(report, body, new)))
+    return done[0]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -151,10 +176,28 @@ def _checked(model: nn.Module, files: list[Path]) -> dict[str, str]:
     return names
 
 
-def _small(value: Tensor, name: str, graph: Graph, kept: Mask) -> Tensor:
-    """What stays of a tensor, as it is in the small model."""
-    left = sliced(value, name, graph, kept)
-    return left if left is value else weighed(left, name, graph, kept).contiguous()
+def _unsaved(small: nn.Module, names: list[str]) -> list[dict[str, Tensor]]:
+    """Buffers that were cut and that no file of the whole model holds, as a part of their own.
+
+    Raises:
+        ArtefactError: one is on the meta device.
+    """
+    held = dict(small.named_buffers())
+    if empty := [name for name in names if held[name].is_meta]:
+        raise ArtefactError(
+            f"prune_files: {empty[0]} is cut, but it is on the meta device, and models of this "
+            f"kind do not save it. Make the model with its parameters alone on the meta device."
+        )
+    return [{name: held[name].contiguous() for name in names}] if names else []
+
+
+def _places(files: list[Path], names: dict[str, str]) -> dict[str, tuple[Path, str]]:
+    """The file of every tensor that is copied, and its name there."""
+    out: dict[str, tuple[Path, str]] = {}
+    for path in files:
+        with safe_open(path, "pt") as held:
+            out.update((names[key], (path, key)) for key in held.offset_keys() if key in names)
+    return out
 
 
 def _parts(
@@ -164,7 +207,7 @@ def _parts(
     for path in files:
         with safe_open(path, "pt") as held:
             part = {
-                own: _small(held.get_tensor(name), own, graph, kept)
+                own: remaining(held.get_tensor(name), own, graph, kept)
                 for name in held.offset_keys()
                 if (own := names.get(name)) is not None
             }

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-PARTS = {  # operators that may use some rows of a table only
-    *("embedding", "_embedding_bag", "_embedding_bag_forward_only", "index", "index_select"),
-    *("select", "slice", "gather", "narrow", "split", "split_with_sizes", "unbind", "chunk"),
+PARTS = {  # operators that may use some rows of a table only, and do not compute with them
+    *("embedding", "index", "index_select", "select", "slice", "gather", "narrow"),
+    *("split", "split_with_sizes", "unbind", "chunk"),
 }
+SOME = PARTS | {"_embedding_bag", "_embedding_bag_forward_only"}  # those, and one that computes
 
 
 def wide(kind: torch.dtype) -> torch.dtype:
@@ -63,10 +64,14 @@ class Stored(Tensor):
             if not isinstance(x, Stored):
                 return x
             x.used.add(name)
-            value = x.read()
-            return value.to(wide(value.dtype))
+            return x.read() if name in PARTS else _finer(x.read())
 
-        return func(*tree_map(real, args), **tree_map(real, kwargs or {}))
+        out = func(*tree_map(real, args), **tree_map(real, kwargs or {}))
+        return tree_map(_finer, out) if name in PARTS else out
+
+
+def _finer(x: Any) -> Any:
+    return x.to(wide(x.dtype)) if isinstance(x, Tensor) else x
 
 
 class Double(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
