@@ -2,11 +2,16 @@
 
     python benchmarks/models/large.py plan    # of a Llama with 6.7 G parameters, on the meta device
     python benchmarks/models/large.py files   # of one with 1.1 G, written first to a folder in /tmp
+    python benchmarks/models/large.py middle  # of one with 56 M
+    python benchmarks/models/large.py files_verified   # layer by layer
+    python benchmarks/models/large.py middle_verified
 
-Each runs in a process of its own, whose largest memory is measured; JSON in results/large.
+Each runs in a process of its own, whose largest memory is measured; JSON in results/large, with how
+many processes wanted to run when it began.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -42,6 +47,13 @@ SHAPES = {
         "intermediate_size": 5632,
         "num_hidden_layers": 22,
         "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+    },
+    "middle": {
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
         "num_key_value_heads": 4,
     },
 }
@@ -80,30 +92,31 @@ def plan() -> dict[str, Any]:
     }
 
 
-def write(folder: Path, shards: int = 8) -> None:
+def write(kind: str, folder: Path, shards: int = 8) -> None:
     """Random weights of the model in files of about the same size."""
     from safetensors.torch import save_file
 
-    held = list(llama("files").state_dict().items())
+    held = list(llama(kind).state_dict().items())
     size = -(-len(held) // shards)
     for k in range(shards):
         part = held[k * size : (k + 1) * size]
-        tensors = {n: torch.randn(v.shape, dtype=v.dtype) for n, v in part}
+        tensors = {n: torch.randn(v.shape, dtype=v.dtype) / v.shape[-1] ** 0.5 for n, v in part}
         save_file(tensors, folder / f"model-{k}.safetensors")
 
 
-def files() -> dict[str, Any]:
+def files(kind: str, verify: bool) -> dict[str, Any]:
     """Time and memory of cutting half of all units out of files."""
     with tempfile.TemporaryDirectory() as place:
         source, target = Path(place) / "whole", Path(place) / "small"
         source.mkdir()
-        subprocess.run([sys.executable, __file__, "write", str(source)], check=True)
+        subprocess.run([sys.executable, __file__, "write", kind, str(source)], check=True)
         before = [path.stat().st_size / 2**30 for path in source.iterdir()]
-        model = llama("files")
+        model = llama(kind)
         made = vibnet.plan(model, EXAMPLE)
         half = {name: list(range(size // 2)) for name, size in made.sizes.items()}
         start = time.perf_counter()
-        report = vibnet.prune_files(model, replace(made, kept=half), EXAMPLE, source, target)
+        wanted = replace(made, kept=half)
+        report = vibnet.prune_files(model, wanted, EXAMPLE, source, target, verify=verify)
         seconds, largest = time.perf_counter() - start, memory()
         after = [path.stat().st_size / 2**30 for path in target.glob("*.safetensors")]
         config = json.loads((target / "config.json").read_text())
@@ -113,25 +126,36 @@ def files() -> dict[str, Any]:
         "files_GiB": [sum(before), sum(after)],
         "largest_file_GiB": max(before),
         "parameters": report.weights,
-        "config": {key: config[key] for key in SHAPES["files"]},
+        "difference": report.difference,
+        "modules": len(report.layers.outputs) if report.layers else 0,
+        "config": {key: config[key] for key in SHAPES[kind]},
     }
 
 
-WORK: dict[str, Callable[[], dict[str, Any]]] = {"plan": plan, "files": files}
+WORK: dict[str, Callable[[], dict[str, Any]]] = {
+    "plan": plan,
+    "files": lambda: files("files", verify=False),
+    "files_verified": lambda: files("files", verify=True),
+    "middle": lambda: files("middle", verify=False),
+    "middle_verified": lambda: files("middle", verify=True),
+}
 
 
 def main() -> None:
     """Measure what is named, in a process of its own."""
     if sys.argv[1] == "write":
-        write(Path(sys.argv[2]))
+        write(sys.argv[2], Path(sys.argv[3]))
     elif sys.argv[-1] == "--here":
-        facts = host(1)
-        print(json.dumps(WORK[sys.argv[1]]() | {"shape": SHAPES[sys.argv[1]], "host": facts}))
+        torch.set_num_threads(1)
+        found = WORK[sys.argv[1]]() | {"shape": SHAPES[sys.argv[1].removesuffix("_verified")]}
+        facts = host(1)  # afterwards: it keeps freed memory, and memory is what is measured here
+        facts["freed_memory_stays_with_the_process"] = False
+        print(json.dumps(found | {"host": facts}))
     else:
-        command = [sys.executable, __file__, sys.argv[1], "--here"]
+        command, load = [sys.executable, __file__, sys.argv[1], "--here"], os.getloadavg()[0]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         RESULTS.mkdir(parents=True, exist_ok=True)
-        body = json.loads(done.stdout.splitlines()[-1])
+        body = json.loads(done.stdout.splitlines()[-1]) | {"load": load}
         (RESULTS / f"{sys.argv[1]}.json").write_text(json.dumps(body, indent=1) + "\n")
         print(f"{body['seconds']:.1f} s, {body['memory_GiB']:.2f} GiB")
 
