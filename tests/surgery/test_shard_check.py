@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hf import X, halved, llama
+from networks import NETWORKS, lively
 from safetensors.torch import save_file
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -16,6 +17,7 @@ from vibnet.graph.probe import analyse
 from vibnet.graph.structure import Request
 from vibnet.surgery import artefact, pretrained, shards
 from vibnet.surgery import plan as planning
+from vibnet.surgery.artefact import first_names
 from vibnet.surgery.shards import prune_files
 from vibnet.surgery.stored import Stored
 
@@ -32,7 +34,8 @@ def random_plan(model, example, seed=0, **asked):
 
 def one_file(model, folder):
     folder.mkdir()
-    held = {k: v.contiguous() for k, v in model.state_dict().items()}
+    state = model.state_dict(keep_vars=True)
+    held = {first: state[first].detach().contiguous() for first in first_names(state).values()}
     save_file(held, folder / "model.safetensors")
     return folder
 
@@ -209,6 +212,35 @@ def test_a_norm_weight_may_be_rounded_to_the_type_of_the_file_and_no_further(tmp
     monkeypatch.setattr(shards, "remaining", next_number)
     with pytest.raises(VerificationError, match=r"outputs of model\.norm moved"):
         prune_files(model, wanted, X, tmp_path / "whole", tmp_path / "other", verify=True)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_right_cuts_are_verified_and_swapped_columns_are_not(name, tmp_path, monkeypatch):
+    model, example = NETWORKS[name](0)
+    lively(model, example, 0)
+    model, example = model.float().eval(), tuple(x.float() for x in example)
+    wanted, source = random_plan(model, example), one_file(model, tmp_path / "whole")
+    report = prune_files(model, wanted, example, source, tmp_path / "small", verify=True)
+    assert report.difference < 1e-13
+    assert report.layers.outputs
+    assert report.layers.apart == ()
+    readers = {r.parameter: r.dim for r in analyse(model, example).readers if (r.units >= 0).any()}
+    faults = 0
+
+    def wrong(value, own, graph, kept):
+        nonlocal faults
+        right = remaining(value, own, graph, kept)
+        dim = readers.get(own)
+        if dim is None or right.shape[dim] < 2:
+            return right
+        faults += 1
+        return right.index_select(dim, torch.tensor([1, 0, *range(2, right.shape[dim])]))
+
+    monkeypatch.setattr(shards, "remaining", wrong)
+    with pytest.raises(VerificationError, match="outputs of"):
+        prune_files(model, wanted, example, source, tmp_path / "other", verify=True)
+    assert faults
     assert not (tmp_path / "other").exists()
 
 
