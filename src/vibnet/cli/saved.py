@@ -10,7 +10,7 @@ from vibnet.cli import given
 from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import RECIPES
 from vibnet.report.record import Recorded
-from vibnet.surgery.artefact import load
+from vibnet.surgery.loading import load
 from vibnet.zoo.data import SETS
 
 

@@ -19,9 +19,9 @@ from vibnet.graph.example import arguments
 from vibnet.graph.following import by_weight
 from vibnet.graph.outputs import Output
 from vibnet.graph.structure import Graph
-from vibnet.surgery.artefact import filled
 from vibnet.surgery.fold import shut
 from vibnet.surgery.layerwise import Layers, Layerwise, forward
+from vibnet.surgery.loading import filled
 from vibnet.surgery.prune import Report, exact_part, smaller
 from vibnet.surgery.stored import SOME, Stored, bare, doubled, empty, hollow, unfilled, wide
 from vibnet.surgery.verify import difference
