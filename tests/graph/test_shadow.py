@@ -1,10 +1,12 @@
+from collections import OrderedDict, defaultdict
+
 import pytest
 import torch
 from networks import NETWORKS
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from vibnet.graph.shadow import as_parameter, shadow
+from vibnet.graph.shadow import as_parameter, copied, empty, shadow
 
 
 def test_a_shadow_holds_no_storage_and_keeps_ties_flags_and_buffers():
@@ -60,3 +62,26 @@ def test_a_fake_parameter_is_a_parameter():
             assert isinstance(made, nn.Parameter)
             assert made.requires_grad is grad
             assert made.is_leaf
+
+
+def test_a_copy_shares_no_table_but_those_that_were_shared():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    model[0].note = model[1].note = {}
+    made = copied(model, {})
+    for one, other in zip(model.modules(), made.modules(), strict=True):
+        assert one is not other
+        for name, value in vars(one).items():
+            if isinstance(value, dict | set | list):
+                assert vars(other)[name] is not value
+                assert type(vars(other)[name]) is type(value)
+    assert made[0].note is made[1].note
+    assert made[0]._forward_hooks is not made[0]._backward_hooks
+    assert torch.equal(made[0].weight, model[0].weight)
+    made[0].register_forward_hook(lambda *_: None)
+    assert not model[0]._forward_hooks
+    assert not made[1]._forward_hooks
+
+
+def test_only_plain_tables_without_entries_are_empty():
+    found = [empty(x) for x in ({}, OrderedDict(), set(), [], (), {1: 2}, defaultdict(list), "")]
+    assert found == [True, True, True, False, False, False, False, False]

@@ -24,8 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from vibnet.errors import CaptureError
+from vibnet.graph import recall
 from vibnet.graph.example import arguments, shapes, tensors, ways
-from vibnet.graph.shadow import shadow, stand_in
+from vibnet.graph.shadow import empty, shadow, stand_in
 from vibnet.graph.trace import Call, ModuleCall, Trace
 
 INTERNAL = (
@@ -33,24 +34,31 @@ INTERNAL = (
     str(contextlib.__file__),  # what decorates a function is no line of the caller's
 )
 DEVICE = torch.ops.prim.device.default
+PLAIN = {bool, int, float, str, type(None)}
 TABLES = {"_parameters", "_buffers", "_modules"}
 UNSEEN = DataDependentOutputException, DynamicOutputShapeException  # without storage only
 QUERIES = {"device", "sym_size", "sym_stride", "is_contiguous", "layout", "stride", "size"}
 
 
+@functools.cache
+def _own(file: str) -> str:
+    """The name of a file of the caller's, empty for one of torch's or ours."""
+    return "" if file.startswith(INTERNAL) else Path(file).name
+
+
 def _source_line() -> str:
     frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith(INTERNAL):
+    while frame is not None:
+        if name := _own(frame.f_code.co_filename):
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]  # the outermost frame has none
-    if frame is None:
-        return "?"
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return "?"
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, mode: FakeTensorMode | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
-        self.trace = trace
+        self.trace, self.mode = trace, mode
         self.stack: list[int] = []
 
     def __torch_dispatch__(
@@ -60,7 +68,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
             return args[0].fake_device  # asked hundreds of times
         kwargs = kwargs or {}
         try:
-            out = func(*args, **kwargs)
+            out = recall.call(self.mode, func, args, kwargs)
         except Exception as error:
             self.trace.failed = error, self._call(func, args, kwargs, None, _source_line())
             raise
@@ -136,7 +144,7 @@ def run(
     args, kwargs = tree_map(fake, arguments(example))
     trace = into or Trace(training, model)
     trace.example = example
-    recorder = _Recorder(trace)
+    recorder = _Recorder(trace, mode)
     trace.inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     for name, value in (
         *model.named_parameters(remove_duplicate=False),
@@ -162,8 +170,13 @@ def run(
 def held_by(module: nn.Module) -> list[tuple[str, Tensor]]:
     """The tensors that a module holds itself, with the attribute; in lists and dicts too."""
     own = {**vars(module), **module._parameters, **module._buffers}
-    found = ((k, x) for k, v in own.items() if k not in TABLES for x in tree_leaves(v))
-    return [(k, x) for k, x in found if isinstance(x, Tensor)]
+    return [
+        (name, x)
+        for name, value in own.items()
+        if name not in TABLES and type(value) not in PLAIN and not empty(value)
+        for x in tree_leaves(value)
+        if isinstance(x, Tensor)
+    ]
 
 
 def _fake(mode: FakeTensorMode, x: Any) -> Any:

@@ -10,15 +10,11 @@ from torch import Tensor, nn
 from vibnet.graph import norms
 from vibnet.graph.events import Normed, Read, Write
 from vibnet.graph.labels import Array, Blocks, Labels, Split, plain
+from vibnet.graph.recall import storage
 from vibnet.graph.trace import Call, Trace
 
 Dims = tuple[Array, ...]
 Rule = Callable[["Labeller", Call], Any]
-
-
-def _storage(x: Tensor) -> int:
-    """The memory that a tensor lies in, by number: views share it."""
-    return int(x.untyped_storage()._cdata)
 
 
 @dataclass
@@ -60,6 +56,7 @@ class Labeller:
     _known: dict[int, Dims] = field(default_factory=dict)
     _origin: dict[int, str] = field(default_factory=dict)
     _index: int = 0
+    _views: int = 0
     _maybe_copies: set[int] = field(default_factory=set)
     _constants: set[int] = field(default_factory=set)
     _norms: dict[int, norms.Found] = field(default_factory=dict)
@@ -83,6 +80,7 @@ class Labeller:
         self.trace, self.batch = trace, batch
         self._known, self._origin, self._maybe_copies = {}, dict(trace.state), set()
         self.dims_of.append(self._known)
+        self._views = len(self.splits)
         for x in trace.inputs:
             dims = [plain(n) for n in x.shape]
             if len(dims) > batch:
@@ -135,8 +133,8 @@ class Labeller:
         if not isinstance(x, Tensor):
             return
         if call.may_copy:
-            self._maybe_copies.update(_storage(t) for t in (x, *call.results))
-        elif call.op.endswith("_") and _storage(x) in self._maybe_copies:
+            self._maybe_copies.update(storage(t) for t in (x, *call.results))
+        elif call.op.endswith("_") and storage(x) in self._maybe_copies:
             for dim in self.dims(x):
                 self.labels.pin(dim, f"{call} writes in place into what may not be a copy")
 
@@ -197,8 +195,7 @@ class Labeller:
 
     def split(self, x: Tensor) -> Split:
         """How the view that is being labelled gives out units; views are counted by trace."""
-        trace = len(self.dims_of) - 1
-        key = trace, sum(k[0] == trace for k in self.splits)
+        key = len(self.dims_of) - 1, len(self.splits) - self._views
         made = Split(self.carriers.get(key), stored=self.origin(x) is not None)
         return self.splits.setdefault(key, made)
 
@@ -209,6 +206,8 @@ class Labeller:
         left, right = bool(a[0].any()), bool(b[0].any())
         if self.like is not None and a.shape[1] == 1 and left != right:
             units = a if left else b  # a trial cut a site to one unit; the other is spread over it
+        elif not (left or right):
+            units = a
         else:
             constant = not self._constants.isdisjoint((id(a), id(b)))
             with_what = "a constant made inside forward" if constant else "an axis that is no unit"
