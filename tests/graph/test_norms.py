@@ -76,6 +76,7 @@ OTHERS = {
     "no root": lambda m, x: x * (mean_of_squares(x) + m.eps) * m.weight,
     "root times": lambda m, x: x * torch.sqrt(mean_of_squares(x) + m.eps) * m.weight,
     "upside down": lambda m, x: torch.sqrt(mean_of_squares(x) + m.eps) / x * m.weight,
+    "over everything": lambda m, x: x * torch.rsqrt(torch.ops.aten.mean.dim(x * x, None, True)),
     "a tensor is added": lambda m, x: x * torch.rsqrt(mean_of_squares(x) + x[:1, :1, :1]),
 }
 

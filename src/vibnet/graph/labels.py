@@ -64,9 +64,9 @@ class Labels:
 
         Where one of them is no unit, the other may not be cut, for that reason.
         """
-        left, right = a[0], b[0]
-        if left is right:
+        if a is b:
             return
+        left, right = a[0], b[0]
         both = (left != 0) & (right != 0)
         if not both.all():
             self._pin(np.concatenate([left[~both], right[~both]]), reason)

@@ -100,11 +100,17 @@ def find(trace: Trace) -> dict[int, Found]:
     for number, call in enumerate(trace.calls):
         if call.op == FUSED:
             out[number] = _fused(trace, number, call)
-        elif call.op == "mean" and len(call.args) > 2 and call.args[2] is True:
+        elif call.op == "mean" and _over_last(call):
             flow = flow or Users(trace)
             if (found := _spelled(flow, number, call)) is not None:
                 out[number] = found
     return out
+
+
+def _over_last(call: Call) -> bool:
+    """Whether a mean goes over the last axis alone, and leaves it there."""
+    x, axes, kept = (*call.args, None, None)[:3]
+    return kept is True and axes in ([-1], [x.ndim - 1])
 
 
 def _fused(trace: Trace, number: int, call: Call) -> Found:
@@ -124,9 +130,8 @@ def _fused(trace: Trace, number: int, call: Call) -> Found:
 def _spelled(flow: Users, number: int, call: Call) -> Found | None:
     """A norm written out as a mean of squares, a root and products; None if it is none."""
     calls = flow.trace.calls
-    squared, axes = call.args[:2]
-    maker = flow.maker(squared, number)
-    if len(axes) != 1 or axes[0] not in (-1, squared.ndim - 1) or maker < 0:
+    maker = flow.maker(call.args[0], number)
+    if maker < 0:
         return None
     square = calls[maker]
     x = square.args[0]

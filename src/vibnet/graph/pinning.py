@@ -10,6 +10,11 @@ from vibnet.graph.structure import Graph
 
 def stuck(graph: Graph) -> dict[str, str]:
     """The sites of which constraints let no unit go, with the constraint."""
+    bound = np.zeros(graph.total + 1, dtype=np.bool_)
+    for block in graph.blocks:
+        bound[block.units] = True
+    if not any(s.size == 1 or bound[s.units].any() for s in graph.sites):
+        return {}
     every = [s.units for s in graph.sites]
     scores = [np.random.default_rng(seed).random(graph.total) for seed in range(3)]
 

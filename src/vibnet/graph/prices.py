@@ -32,9 +32,14 @@ def price(graph: Graph, engine: Labeller, traces: Sequence[Trace]) -> Graph:
         if name not in stored:
             continue
         for units in dims:
-            each = np.bincount(units[units >= 0], minlength=graph.total) / max(len(units), 1)
-            shares["params"] += each * sizes[name]
-            shares["macs"] += each * sizes[name] * uses.get(name, 0.0)
+            own = units[units >= 0]
+            if not len(own):
+                continue
+            first = int(own.min())
+            each = np.bincount(own - first) / len(units) * sizes[name]
+            near = slice(first, first + len(each))
+            shares["params"][near] += each
+            shares["macs"][near] += each * uses.get(name, 0.0)
     sites = [replace(s, costs=_costs(s, maps, shares)) for s in graph.sites]
     priced = replace(graph, sites=sites, uses=uses)
     return replace(priced, cuttable=cuttable(priced))

@@ -147,8 +147,10 @@ class Probe:
         """The sites whose units a call is given, or gives."""
         dims_of = self.replay.engine.dims_of[number]
         dims = [d for x in (*call.given, *call.results) for d in dims_of.get(id(x), ())]
-        units = {u for d in dims for u in self.replay.units[np.unique(d[0])].tolist() if u >= 0}
-        return frozenset(s.name for s in self.graph.sites if not units.isdisjoint(s.units.tolist()))
+        touched = np.zeros(self.graph.total + 1, dtype=np.bool_)  # the last: no unit
+        for dim in dims:
+            touched[self.replay.units[dim[0]]] = True
+        return frozenset(s.name for s in self.graph.sites if touched[s.units].any())
 
     def bad(self) -> dict[str, str]:
         """The sites without which all others pass together, with the complaint."""

@@ -29,8 +29,8 @@ class _Watched(Labels):
         self.clash: Call | None = None
 
     def same(self, a: Array, b: Array, reason: str) -> None:
-        left, right = a[0], b[0]
-        if self.clash is None and self.engine is not None and left is not right:
+        if self.clash is None and self.engine is not None and a is not b:
+            left, right = a[0], b[0]
             known = (left < len(self.units)) & (right < len(self.units))
             if not np.array_equal(self.units[left[known]], self.units[right[known]]):
                 self.clash = self.engine.call

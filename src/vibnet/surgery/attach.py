@@ -1,6 +1,5 @@
 """Put gates into a copy of a model, and price them."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -14,6 +13,7 @@ from vibnet.errors import ConfigError, NoSitesError
 from vibnet.graph import checks
 from vibnet.graph.prices import ABSOLUTE, PRICES, RELATIVE
 from vibnet.graph.probe import analyse
+from vibnet.graph.shadow import copied
 from vibnet.graph.stock import ready
 from vibnet.graph.structure import Request, Site
 from vibnet.methods import METHODS
@@ -123,7 +123,7 @@ def attach(
             f"attach: multiple is {multiple}, but the largest gated site has {largest} units, so "
             f"nothing could be cut. Give a smaller one."
         )
-    return Gated(copy.deepcopy(model), graph, _priced(chosen, weights), example, multiple, method)
+    return Gated(copied(model, {}), graph, _priced(chosen, weights), example, multiple, method)
 
 
 def _why_not(site: Site, min_units: int) -> str:
