@@ -177,3 +177,83 @@ def test_a_layer_over_another_axis_is_no_place_for_the_units_it_hands_on():
         gated.gate("make").mu.copy_(torch.tensor([1e-6, 2.0, -1.0, 1e-6, 0.5, 3.0]))
     _, report = prune(gated.eval())
     assert report.difference < 1e-12
+
+
+class Keeps(nn.Module):
+    """Keeps what it gives, or a view of it; that is made by itself or by a layer inside."""
+
+    def __init__(self, how=None, inner=False):
+        super().__init__()
+        self.weight = None if inner else nn.Parameter(torch.randn(6, 4))
+        self.inner = nn.Linear(4, 6) if inner else None
+        self.how, self.kept = how, None
+
+    def forward(self, x):
+        h = self.inner(x) if self.inner else F.linear(x, self.weight).relu()
+        self.kept = self.how(h) if self.how else None
+        return h
+
+
+class ReadsKept(nn.Module):
+    """Reads what a module gives, and what it keeps."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+        self.w, self.v = nn.Parameter(torch.randn(2, 6)), nn.Parameter(torch.randn(2, 6))
+
+    def forward(self, x):
+        h = self.block(x)
+        kept = h if self.block.kept is None else self.block.kept.flatten(1)
+        return F.linear(h, self.w) + F.linear(kept, self.v)
+
+
+KEPT = {"itself": lambda h: h, "a view": lambda h: h[:, :, None], "in a list": lambda h: [h][0]}
+
+
+@pytest.mark.parametrize("how", KEPT)
+def test_behind_a_module_that_keeps_what_it_gives_stands_no_gate(how):
+    site = analyse(ReadsKept(Keeps()), X).sites[0]
+    assert (site.name, site.ungated) == ("block", "")
+    site = analyse(ReadsKept(Keeps(KEPT[how])), X).sites[0]
+    assert site.name == "block"
+    assert "so no gate can stand there" in site.ungated
+
+
+def test_what_a_module_keeps_of_another_inside_it_has_passed_the_gate():
+    torch.manual_seed(0)
+    model, x = ReadsKept(Keeps(KEPT["itself"], inner=True)).double(), X.double()
+    gated = attach(model, x)
+    assert [(p.at, p.argument) for p in gated.places] == [("block.inner", -1)]
+    with torch.no_grad():
+        gated.gate("block.inner").mu.copy_(torch.tensor([1e-6, 2.0, -1.0, 1e-6, 0.5, 3.0]))
+    _, report = prune(gated.eval())
+    assert report.difference < 1e-12
+
+
+class ReadsAndKeeps(nn.Module):
+    def __init__(self, keeps):
+        super().__init__()
+        self.weight, self.keeps, self.seen = nn.Parameter(torch.randn(3, 6)), keeps, None
+
+    def forward(self, x):
+        self.seen = x if self.keeps else None
+        return F.linear(x, self.weight)
+
+
+class ReadsSeen(nn.Module):
+    def __init__(self, keeps):
+        super().__init__()
+        self.make, self.block, self.other = nn.Linear(4, 6), ReadsAndKeeps(keeps), nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = self.make(x)
+        y = self.block(h)
+        return y + self.other(h if self.block.seen is None else self.block.seen)
+
+
+def test_before_a_module_that_keeps_what_it_reads_stands_no_gate():
+    assert places(ReadsSeen(keeps=False)) == [("block", 0, 1, 1), ("other", 0, 1, 1)]
+    site = analyse(ReadsSeen(keeps=True), X).sites[0]
+    assert "mm in block" in site.ungated
+    assert "does not read its module's own input" in site.ungated

@@ -5,7 +5,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vibnet.graph import recall
 from vibnet.graph.capture import capture
-from vibnet.graph.recall import storage
+from vibnet.graph.memory import storage
 
 ATEN = torch.ops.aten
 

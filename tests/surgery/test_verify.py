@@ -360,3 +360,22 @@ def test_readers_that_cast_inside_and_models_of_two_types_are_verified(dtype, mi
     small, report = prune(gated)
     assert report.weights[1] < report.weights[0]
     assert {p.dtype for p in small[2].parameters()} == {dtype}
+
+
+class Exp(nn.Module):
+    def forward(self, x):
+        return x.exp()
+
+
+def test_zero_times_infinity_is_no_number_and_is_refused():
+    model = nn.Sequential(nn.Linear(3, 4), Exp(), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        model[0].bias[1] = 1e4  # its exponential overflows
+    gated = attach(model, torch.randn(3, 3).double()).eval()
+    with torch.no_grad():
+        gated.gate("0").mu[1] = 1e-6
+    with pytest.raises(VerificationError):
+        prune(gated)
+    small, report = prune(gated, verify=False)
+    assert small[0].out_features == 3
+    assert "not verified" in str(report)

@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from vibnet.errors import CaptureError
 from vibnet.graph import recall
 from vibnet.graph.example import arguments, shapes, tensors, ways
+from vibnet.graph.memory import Memory
 from vibnet.graph.shadow import empty, shadow, stand_in
 from vibnet.graph.trace import Call, ModuleCall, Trace
 
@@ -58,7 +59,7 @@ def _source_line() -> str:
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     def __init__(self, trace: Trace, mode: FakeTensorMode | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
-        self.trace, self.mode = trace, mode
+        self.trace, self.mode, self.memory = trace, mode, Memory()
         self.stack: list[int] = []
 
     def __torch_dispatch__(
@@ -73,7 +74,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
             self.trace.failed = error, self._call(func, args, kwargs, None, _source_line())
             raise
         if func.overloadpacket.__name__ not in QUERIES:
-            self.trace.calls.append(self._call(func, args, kwargs, out, _source_line()))
+            call = self._call(func, args, kwargs, out, _source_line())
+            self.trace.calls.append(call)
+            self.memory.note(call.results, call)
         return out
 
     def _call(self, func: Any, args: Any, kwargs: Any, out: Any, line: str) -> Call:
@@ -146,11 +149,13 @@ def run(
     trace.example = example
     recorder = _Recorder(trace, mode)
     trace.inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    recorder.memory.note(trace.inputs, "an input of the model")
     for name, value in (
         *model.named_parameters(remove_duplicate=False),
         *model.named_buffers(remove_duplicate=False),
     ):
         trace.state.setdefault(id(value), name)
+        recorder.memory.note([value], name)
     with ExitStack() as stack:
         for name, module in model.named_modules():
             first = module.register_forward_pre_hook(recorder.enter(name), with_kwargs=True)
@@ -163,7 +168,8 @@ def run(
         stack.enter_context(recorder)
         output = model(*args, **kwargs)
     trace.outputs = list(tensors(output))
-    trace.held = [x for m in model.modules() for _, x in held_by(m)]
+    trace.held = [(name, x) for name, m in model.named_modules() for _, x in held_by(m)]
+    trace.moved = recorder.memory.moved()
     return trace
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vibnet.graph import norms
 from vibnet.graph.events import Normed, Read, Write
 from vibnet.graph.labels import Array, Blocks, Labels, Split, plain
-from vibnet.graph.recall import storage
+from vibnet.graph.memory import storage
 from vibnet.graph.trace import Call, Trace
 
 Dims = tuple[Array, ...]
@@ -92,6 +92,12 @@ class Labeller:
         for x in trace.outputs:
             for dim in self.dims(x):
                 self.labels.pin(dim, "it is an output of the model")
+        for x, who in trace.moved:
+            what = f"what {who} gives" if isinstance(who, Call) else who
+            for dim in self.dims(x):
+                self.labels.pin(
+                    dim, f"{what} is given other data (x.data = y), which no call shows"
+                )
         self._finish()
 
     def _apply(self, call: Call) -> None:

@@ -55,7 +55,7 @@ class Users:
                 self.users[key].append(k)
             for x in call.results:
                 self.makers[id(x)].append(k)
-        self.outputs = {id(x) for x in (*trace.outputs, *trace.held)}
+        self.outputs = {id(x) for x in (*trace.outputs, *trace.kept)}
 
     def only_user(self, x: Tensor, after: int) -> int:
         """The one call that uses a tensor after another call, casts that nobody uses aside; or -1.
@@ -64,7 +64,7 @@ class Users:
         """
         if id(x) in self.outputs:
             return -1
-        found = [k for k in self.users[id(x)] if k > after and not self._idle(k, x)]
+        found = [k for k in self.users[id(x)] if k > after and not self._idle(k)]
         if not found:
             return -1
         call = self.trace.calls[found[0]]
@@ -72,14 +72,15 @@ class Users:
             return -1
         return self.only_user(call.out, found[0]) if call.op in CASTS else found[0]
 
-    def _idle(self, number: int, x: Tensor) -> bool:
-        """Whether a call only gives another name to a tensor, which nobody uses."""
+    def _idle(self, number: int) -> bool:
+        """Whether a call only gives another name to a tensor, which nobody uses or gets."""
         call = self.trace.calls[number]
-        return call.op in CASTS and call.out is not x and not self.users[id(call.out)]
+        used = self.users[id(call.out)] or id(call.out) in self.outputs
+        return call.op in CASTS and not used
 
     def only_seen_by(self, x: Tensor, user: int) -> bool:
         """Whether one call alone uses a tensor."""
-        seen = [k for k in self.users[id(x)] if not self._idle(k, x)]
+        seen = [k for k in self.users[id(x)] if not self._idle(k)]
         return seen == [user] and id(x) not in self.outputs
 
     def uncast(self, x: Tensor, before: int) -> Tensor:
@@ -165,9 +166,8 @@ def _spelled(flow: Users, number: int, call: Call) -> Found | None:
 
 def _number(call: Call) -> float | None:
     """The number that a call adds, None where it adds a tensor, or a multiple of something."""
-    if len(call.args) < 2 or call.kwargs:
-        return None
-    return float(call.args[1]) if isinstance(call.args[1], (int, float)) else None
+    number = call.args[1]
+    return float(number) if isinstance(number, (int, float)) and not call.kwargs else None
 
 
 def _is_root(call: Call) -> bool:

@@ -51,6 +51,10 @@ class Flow:
                 self.users[x].append(k)
             if isinstance(call.out, Tensor):
                 self.maker.setdefault(id(call.out), k)
+        self.held: dict[int, set[str]] = defaultdict(set)
+        for name, kept in trace.held:
+            for step in self.chain(kept) if id(kept) in self.maker else ():
+                self.held[id(step)].add(name)
         self.output_of: dict[int, int] = {}
         for k, module in enumerate(trace.modules):
             if isinstance(module.output, Tensor):
@@ -67,7 +71,7 @@ class Flow:
         return out
 
     def own_output(self, made: Tensor, inside: int) -> Tensor | None:
-        """The output of a module call that is this tensor, unchanged, with no other use in there.
+        """The output of a module call that is this tensor, unchanged, with no other use by it.
 
         `inside` is the number of the module's call.
         """
@@ -79,7 +83,15 @@ class Flow:
         makers = {self.maker[id(step)] for step in chain[:at]}
         used = {k for step in chain[: at + 1] for k in self.users[id(step)]} - makers
         alone = all(inside not in self.trace.calls[k].stack for k in used)
-        return chain[0] if alone else None
+        return chain[0] if alone and not self.keeps(made, inside) else None
+
+    def keeps(self, x: Tensor, inside: int) -> bool:
+        """Whether a module, called by number, holds a tensor or a view of it after the forward.
+
+        Others that find it there do not see what a gate in front of the module, or behind it, does.
+        """
+        name = self.trace.modules[inside].name
+        return any(f"{owner}.".startswith(f"{name}." if name else "") for owner in self.held[id(x)])
 
     def maker_of(self, x: Tensor) -> str:
         """The operator that made a tensor."""
@@ -101,6 +113,7 @@ class Flow:
                     value is x
                     and module.once(x)
                     and not given_back
+                    and not self.keeps(x, stack[-1])
                     and self.only_read(x, stack[-1])
                 ):
                     yield module.name, argument, x
@@ -201,8 +214,10 @@ def find(
                 continue
             for x in flow.chain(read.source):
                 k = flow.output_of.get(id(x))
-                covered = flow.only_read(x, None) if k is not None else None
-                if k is None or not covered or any((number, r.call) in out for r in covered):
+                if k is None or flow.keeps(x, k):
+                    continue
+                covered = flow.only_read(x, None)
+                if not covered or any((number, r.call) in out for r in covered):
                     continue
                 place = laid_out(dims[id(x)], roots, trace.modules[k].name, -1, every)
                 if place is not None:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from vibnet.graph.memory import storage
+
 LIMIT = 20_000  # calls
 UNSURE = {  # results that depend on more than sizes, or another size for what is given
     torch.Tag.data_dependent_output,
@@ -101,8 +103,8 @@ def _again(made: _Made, mode: FakeTensorMode, given: list[FakeTensor]) -> Tensor
     with torch._C._DisableTorchDispatch():
         meta = torch.empty_strided(made.shape, made.stride, dtype=made.dtype, device="meta")
         if made.at >= 0:
-            storage = given[made.at].untyped_storage()
-            meta.set_(storage, made.offset, made.shape, made.stride)
+            memory = given[made.at].untyped_storage()
+            meta.set_(memory, made.offset, made.shape, made.stride)
     return FakeTensor(mode, meta, made.device)
 
 
@@ -129,8 +131,3 @@ def _made(x: Any, given: list[FakeTensor]) -> _Made | None:
         raise _Odd
     at, offset = (near or [-1])[0], int(x.storage_offset())
     return _Made(at, bool(own), x.shape, x.stride(), offset, x.dtype, x.fake_device)
-
-
-def storage(x: Tensor) -> int:
-    """The memory that a tensor lies in, by number: views share it."""
-    return int(x.untyped_storage()._cdata)

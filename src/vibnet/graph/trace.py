@@ -115,7 +115,11 @@ class ModuleCall:
 
 @dataclass
 class Trace:
-    """What one forward did. All tensors are kept, so that identities stay unique."""
+    """What one forward did. All tensors are kept, so that identities stay unique.
+
+    `held` are the tensors that modules hold afterwards, by the module's name; `moved` those that
+    were given other data without a call, and those whose data they were given.
+    """
 
     training: bool
     model: nn.Module
@@ -124,9 +128,15 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     modules: list[ModuleCall] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
-    held: list[Tensor] = field(default_factory=list)
+    held: list[tuple[str, Tensor]] = field(default_factory=list)
+    moved: list[tuple[Tensor, Any]] = field(default_factory=list)
     state: dict[int, str] = field(default_factory=dict)
     failed: tuple[Exception, Call] | None = None
+
+    @property
+    def kept(self) -> list[Tensor]:
+        """The tensors that modules hold after the forward."""
+        return [x for _, x in self.held]
 
     @cached_property
     def live(self) -> set[int]:
@@ -136,7 +146,7 @@ class Trace:
         as an output, and so do writes in place, statistics of batch norms and calls that give no
         tensor.
         """
-        needed, found = {id(x) for x in (*self.outputs, *self.held)}, set()
+        needed, found = {id(x) for x in (*self.outputs, *self.kept)}, set()
         for number in reversed(range(len(self.calls))):
             call = self.calls[number]
             writes = call.op.endswith("_") or "batch_norm" in call.op or "out" in call.kwargs

@@ -171,7 +171,8 @@ def _places(
             call = traces[write.trace].calls[write.call]
             why = (
                 f"{call} gives it, which is no module's own output with one example after the "
-                f"other, so no gate can stand there"
+                f"other, or the module keeps it or uses it for something else too, so no gate can "
+                f"stand there"
             )
             _note(out, only[write.atoms], why)
         else:
