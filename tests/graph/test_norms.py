@@ -17,6 +17,7 @@ class Spelled(nn.Module):
     def __init__(self, how):
         super().__init__()
         self.weight = nn.Parameter(torch.linspace(0.5, 2, WIDTH))
+        self.gain, self.gains = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.ones(1))
         self.eps, self.how = 1e-3, how
 
     def forward(self, x):
@@ -37,6 +38,13 @@ def gemma(m, x):
     return (h * torch.rsqrt(mean_of_squares(h) + m.eps) * (1.0 + m.weight.float())).type_as(x)
 
 
+def squares_written_over(m, x):
+    squares = x.pow(2)
+    y = x * torch.rsqrt(squares.mean(-1, True) + m.eps) * m.weight
+    squares.zero_()
+    return y
+
+
 SPELLINGS = {
     "llama": llama,
     "gemma": gemma,
@@ -46,6 +54,7 @@ SPELLINGS = {
     "in place": lambda m, x: x * mean_of_squares(x).add_(m.eps).rsqrt_() * m.weight,
     "functional": lambda m, x: F.rms_norm(x, (WIDTH,), m.weight, m.eps),
     "no eps": lambda m, x: x * torch.rsqrt(mean_of_squares(x)) * m.weight,
+    "squares written over": squares_written_over,
 }
 
 
@@ -77,6 +86,16 @@ OTHERS = {
     "root times": lambda m, x: x * torch.sqrt(mean_of_squares(x) + m.eps) * m.weight,
     "upside down": lambda m, x: torch.sqrt(mean_of_squares(x) + m.eps) / x * m.weight,
     "over everything": lambda m, x: x * torch.rsqrt(torch.ops.aten.mean.dim(x * x, None, True)),
+    "a product": lambda m, x: x * torch.rsqrt((x * x.exp()).mean(-1, True) + m.eps) * m.weight,
+    "a sum": lambda m, x: x * torch.rsqrt((x + x).mean(-1, True) + m.eps) * m.weight,
+    "eps is taken away": lambda m, x: x * torch.rsqrt(mean_of_squares(x) - m.eps) * m.weight,
+    "eps is a factor": lambda m, x: x * torch.rsqrt(mean_of_squares(x) * m.eps) * m.weight,
+    "twice eps": lambda m, x: x * torch.rsqrt(mean_of_squares(x).add(m.eps, alpha=2)) * m.weight,
+    "no root but a curve": lambda m, x: x * torch.sigmoid(mean_of_squares(x) + m.eps) * m.weight,
+    "another power": lambda m, x: x * (mean_of_squares(x) + m.eps).pow(-1) * m.weight,
+    "the root twice": lambda m, x: x * ((r := mean_of_squares(x).rsqrt()) * r) * m.weight,
+    "half the root": lambda m, x: x * (torch.rsqrt(mean_of_squares(x) + m.eps) * 0.5) * m.weight,
+    "the root by itself": lambda m, x: x * mean_of_squares(x).rsqrt().pow(1.0) * m.weight,
     "a tensor is added": lambda m, x: x * torch.rsqrt(mean_of_squares(x) + x[:1, :1, :1]),
 }
 
@@ -86,12 +105,52 @@ def test_what_is_something_else_is_not_found(name):
     assert found_in(nn.Sequential(Spelled(OTHERS[name])))[1] == {}
 
 
-def test_a_mean_with_another_use_is_no_norm():
-    def how(m, x):
-        mean = mean_of_squares(x)
-        return x * torch.rsqrt(mean + m.eps) * m.weight + mean
+def root_of(m, x):
+    mean = mean_of_squares(x)
+    return mean, torch.rsqrt(mean + m.eps)
 
-    assert found_in(nn.Sequential(Spelled(how)))[1] == {}
+
+def kept(m, x):
+    m.seen, root = root_of(m, x)
+    return x * root * m.weight
+
+
+USED_TWICE = {
+    "mean": lambda m, x: x * (r := root_of(m, x))[1] * m.weight + r[0],
+    "mean, cast": lambda m, x: x * (r := root_of(m, x))[1] * m.weight + r[0].detach(),
+    "mean, given": lambda m, x: (x * (r := root_of(m, x))[1] * m.weight, r[0]),
+    "mean, cast and given": lambda m, x: (x * (r := root_of(m, x))[1] * m.weight, r[0].detach()),
+    "mean, kept": kept,
+    "root": lambda m, x: x * (r := root_of(m, x))[1] * m.weight + r[1],
+    "root, given": lambda m, x: (x * (r := root_of(m, x))[1] * m.weight, r[1]),
+    "root, for the same": lambda m, x: (x * (r := root_of(m, x))[1] * m.weight, x * r[1]),
+}
+
+
+@pytest.mark.parametrize("name", USED_TWICE)
+def test_a_mean_or_root_with_another_use_is_of_no_norm(name):
+    assert found_in(nn.Sequential(Spelled(USED_TWICE[name])))[1] == {}
+
+
+def test_a_mean_that_stays_on_no_axis_of_its_own_is_of_no_norm():
+    model = Spelled(lambda m, x: x * torch.rsqrt(x.pow(2).mean(-1) + m.eps) * m.weight)
+    assert found_in(nn.Sequential(model), torch.randn(WIDTH, WIDTH))[1] == {}
+
+
+def test_a_mean_of_what_no_call_made_is_of_no_norm():
+    x = torch.randn(2, WIDTH)
+    mean = Call("mean", False, (x, [-1], True), {}, x[:, :1], (), "", "model.py:1")
+    last = Call("empty", False, (), {}, x[:0], (), "", "model.py:2")
+    assert find(Trace(False, nn.Identity(), calls=[mean, last])) == {}
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma"])
+def test_casts_on_the_way_are_passed(name):
+    model = nn.Sequential(Spelled(SPELLINGS[name])).double()
+    trace, norms = found_in(model, torch.randn(2, 3, WIDTH).double())
+    assert sum(call.op == "_to_copy" for call in trace.calls) >= 2
+    ((_, norm),) = norms.items()
+    assert (norm.weight, norm.attribute, norm.reason) == ("0.weight", "eps", "")
 
 
 REFUSED = {
@@ -105,6 +164,34 @@ REFUSED = {
     ),
     "a computed weight": (
         lambda m, x: x * torch.rsqrt(mean_of_squares(x) + m.eps) * m.weight.exp(),
+        "no parameter of that width",
+    ),
+    "a weight that is added": (
+        lambda m, x: x * torch.rsqrt(mean_of_squares(x) + m.eps) + m.weight,
+        "no parameter of that width",
+    ),
+    "twice a weight": (
+        lambda m, x: x * torch.rsqrt(mean_of_squares(x) + m.eps) * (m.weight * 2.0),
+        "no parameter of that width",
+    ),
+    "a weight and a tensor": (
+        lambda m, x: x * torch.rsqrt(mean_of_squares(x) + m.eps) * (m.weight + m.weight.exp()),
+        "no parameter of that width",
+    ),
+    "one number for all": (
+        lambda m, x: x * torch.rsqrt(mean_of_squares(x) + m.eps) * m.gain,
+        "no parameter of that width",
+    ),
+    "a row of one": (
+        lambda m, x: x * torch.rsqrt(mean_of_squares(x) + m.eps) * m.gains,
+        "no parameter of that width",
+    ),
+    "no weight and a literal": (
+        lambda m, x: x * torch.rsqrt(mean_of_squares(x) + 1e-5),
+        "give the norm a weight",
+    ),
+    "its weight in front of it": (
+        lambda m, x: (h := x * m.weight) * torch.rsqrt(mean_of_squares(h) + m.eps),
         "no parameter of that width",
     ),
     "two uses of the result": (
@@ -127,6 +214,18 @@ def test_two_attributes_of_one_value_are_not_told_apart():
     model.other = model.eps
     ((_, norm),) = found_in(nn.Sequential(model))[1].items()
     assert "but 2 attributes of Spelled hold that number" in norm.reason
+
+
+def test_whole_numbers_are_no_eps():
+    model = Spelled(llama)
+    model.eps, model.heads, model.causal = 1.0, 1, True
+    ((_, norm),) = found_in(nn.Sequential(model))[1].items()
+    assert (norm.attribute, norm.reason) == ("eps", "")
+
+
+def test_a_number_added_at_first_is_no_offset():
+    ((_, norm),) = found_in(nn.Sequential(Spelled(lambda m, x: llama(m, x + 0.5))))[1].items()
+    assert (norm.weight, norm.offset, norm.reason) == ("0.weight", 0.0, "")
 
 
 def test_torchs_norm_without_eps_is_refused():

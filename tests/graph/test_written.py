@@ -236,6 +236,146 @@ def test_what_no_gate_can_stand_at_is_cut_by_a_plan_only(name):
     assert small.head.in_features == 3
 
 
+class Writes(nn.Module):
+    """A module that writes units under a norm with a weight of its own, and how it gives them."""
+
+    def __init__(self, give):
+        super().__init__()
+        self.weight, self.other = nn.Parameter(torch.randn(6, 4)), nn.Linear(6, 3)
+        self.give, self.aside = give, None
+
+    def forward(self, x):
+        return self.give(self, F.linear(x, self.weight))
+
+
+class UnderANorm(nn.Module):
+    def __init__(self, give):
+        super().__init__()
+        self.make, self.norm, self.read = Writes(give), Norm(6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        y = self.read(self.norm(self.make(x)))
+        return y if self.make.aside is None else y + self.make.aside
+
+
+def as_it_is(module, h):
+    return h
+
+
+def seen_aside(module, h):
+    module.aside = module.other(h)
+    return h
+
+
+def a_view_seen_aside(module, h):
+    module.aside = module.other(h)
+    return a_view(module, h)
+
+
+def seen_aside_as_a_view(module, h):
+    module.aside = module.other(a_view(module, h))
+    return h
+
+
+def kept(module, h):
+    module.h = h
+    return h
+
+
+def changed(module, h):
+    return torch.tanh(h)
+
+
+def a_view(module, h):
+    return h.unsqueeze(1).squeeze(1)
+
+
+NEGATIVE = torch.tensor([1e-6, 2.0, -1.0, 1e-6, -0.5, 3.0])
+
+
+@pytest.mark.parametrize("give", [as_it_is, a_view])
+def test_behind_a_module_that_writes_stands_a_gate(give):
+    torch.manual_seed(0)
+    x = torch.randn(5, 4).double()
+    model = UnderANorm(give)
+    del model.make.other
+    gated = trained(model.double(), x)
+    assert [(p.at, p.argument) for p in gated.places] == [("make", -1)]
+    with torch.no_grad():
+        gated.gate("make").mu.copy_(NEGATIVE)
+    assert vibnet.prune(gated)[1].difference < 1e-12
+
+
+ASIDE = [seen_aside, a_view_seen_aside, seen_aside_as_a_view, kept, changed]
+
+
+@pytest.mark.parametrize("give", ASIDE, ids=lambda give: give.__name__)
+def test_what_a_module_uses_itself_or_changes_is_gated_nowhere(give):
+    torch.manual_seed(0)
+    model, x = UnderANorm(give).double(), torch.randn(5, 4).double()
+    if give in (kept, changed):
+        del model.make.other
+    site = site_of(analyse(model, x), "make")
+    assert "is no module's own output" in site.ungated
+    assert "or the module keeps it or uses it for something else too" in site.ungated
+    found = vibnet.plan(model, x)
+    _, report = vibnet.prune(model, replace(found, kept={"make": [0, 3, 4]}), x)
+    assert report.difference < 1e-12
+
+
+def test_what_a_hook_of_the_model_writes_is_gated_nowhere():
+    class Hooked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.norm = nn.Parameter(torch.randn(6, 4)), Norm(6)
+            self.read = nn.Linear(6, 3)
+            self.register_forward_pre_hook(lambda model, args: F.linear(args[0], model.w))
+
+        def forward(self, h):
+            return self.read(self.norm(h))
+
+    site = site_of(analyse(Hooked(), torch.randn(5, 4)), "w")
+    assert "is no module's own output" in site.ungated
+
+
+class Table(nn.Embedding):
+    """A table of words that does something else with numbers."""
+
+    def forward(self, x):
+        return x.exp() if x.is_floating_point() else super().forward(x)
+
+
+class CallsTwice(nn.Module):
+    """Writes units under a norm in one call, and something else, or elsewhere, in another."""
+
+    def __init__(self, second):
+        super().__init__()
+        self.make, self.norm, self.read = Table(WORDS, WIDTH), Norm(), nn.Linear(WIDTH, 4)
+        self.second = second
+
+    def forward(self, x):
+        return self.read(self.norm(self.second(self.make, x)))
+
+
+SECOND = {
+    "the same again": (lambda make, x: make(x) + make(x.flip(1)), ""),
+    "of another rank": (
+        lambda make, x: make(x) + make(x[:, 0])[:, None],
+        "make gives other units in other calls",
+    ),
+    "no units": (
+        lambda make, x: make(x) * make(torch.zeros(len(x), 1, 1)),
+        "make gives other units in other calls",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_a_module_that_gives_other_units_in_another_call_is_gated_nowhere(name):
+    second, why = SECOND[name]
+    assert site_of(analyse(CallsTwice(second), X), "make").ungated == why
+
+
 def test_a_module_that_writes_twice_is_gated_once_for_both():
     class Twice(Stream):
         def between(self, h):
