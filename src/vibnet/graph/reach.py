@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vibnet.graph.memory import storage
 from vibnet.graph.trace import Call, ModuleCall, Trace
 
 
@@ -18,21 +19,21 @@ class Reach:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.since = {_storage(x): -1 for x in trace.inputs}
+        self.since = {storage(x): -1 for x in trace.inputs}
         for number, call in enumerate(trace.calls):
-            if call.draws or any(_storage(x) in self.since for x in call.given):
+            if call.draws or any(storage(x) in self.since for x in call.given):
                 for result in call.results:
-                    self.since.setdefault(_storage(result), number)
-        left = [x for x in (*trace.outputs, *trace.held) if id(x) not in trace.state]
-        needed, written = set(map(id, left)), set(map(_storage, left))
+                    self.since.setdefault(storage(result), number)
+        left = [x for x in (*trace.outputs, *trace.kept) if id(x) not in trace.state]
+        needed, written = set(map(id, left)), set(map(storage, left))
         self.live: set[int] = set()
         for number in reversed(range(len(trace.calls))):
             call = trace.calls[number]
-            stays = writing(call) and any(_storage(x) in written for x in call.results)
+            stays = writing(call) and any(storage(x) in written for x in call.results)
             if stays or any(id(x) in needed for x in call.results):
                 self.live.add(number)
                 needed.update(map(id, call.given))
-                written.update(map(_storage, call.given))
+                written.update(map(storage, call.given))
 
     def inside(self, name: str) -> set[int]:
         """The numbers of the calls that a module makes."""
@@ -42,30 +43,26 @@ class Reach:
     def constant(self, calls: set[int], module: ModuleCall) -> bool:
         """Whether a module gives what no input moves, and nothing else leaves it."""
         output = output_of(module.output)
-        if output is None or self.since.get(_storage(output), max(calls) + 1) <= max(calls):
+        if output is None or self.since.get(storage(output), max(calls) + 1) <= max(calls):
             return False
         every = self.trace.calls
         earlier = (x for call in every[: min(calls)] for x in call.results)
-        before = {_storage(x) for x in (*self.trace.inputs, *self.trace.held, *earlier)}
-        own = {_storage(x) for k in calls for x in every[k].results} - before
+        before = {storage(x) for x in (*self.trace.inputs, *self.trace.kept, *earlier)}
+        own = {storage(x) for k in calls for x in every[k].results} - before
         outside = (x for k in self.live - calls for x in every[k].given)
-        used = {_storage(x) for x in (*outside, *self.trace.outputs)}
+        used = {storage(x) for x in (*outside, *self.trace.outputs)}
         writes = any(
-            _storage(x) in before
+            storage(x) in before
             for k in calls & self.live
             if writing(every[k])
             for x in every[k].results
         )
-        return not writes and own & used <= {_storage(output)} <= own
+        return not writes and own & used <= {storage(output)} <= own
 
 
 def writing(call: Call) -> bool:
     """Whether a call writes into a tensor that it is given."""
     return call.op.endswith("_") or "out" in call.kwargs
-
-
-def _storage(x: Tensor) -> int:
-    return int(x.untyped_storage()._cdata)
 
 
 def output_of(output: Any) -> Tensor | None:
