@@ -13,7 +13,7 @@ from vibnet.report.marks import table
 from vibnet.report.tables import check_place
 
 RESULTS = Path(__file__).parent / "results"
-KINDS = ("torchvision", "transformers")  # those measured so far
+KINDS = ("torchvision", "transformers", "timm")
 FILES = ("files", "files_verified", "middle", "middle_verified")  # of large.py
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vibnet.config import Settings
 from vibnet.cost import measure
@@ -18,6 +17,7 @@ from vibnet.graph.structure import fingerprint
 from vibnet.surgery.attach import attach, parameter_groups
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import Report, prune
+from vibnet.train.average import Average
 from vibnet.train.budget import Budget
 from vibnet.train.schedule import rise
 from vibnet.train.shrink import Patience, shrink
@@ -73,7 +73,7 @@ class State:
     dense: nn.Module | None = None
     report: Report | None = None
     optimizer: Optimizer = field(init=False)
-    average: AveragedModel | None = None
+    average: Average | None = None
     patience: Patience = field(init=False)
     history: list[Record] = field(default_factory=list)
     snr: dict[str, list[float]] = field(default_factory=dict)
@@ -153,8 +153,7 @@ class State:
         self.optimizer = optimizer(settings, groups)
         self.average = None
         if settings.ema:
-            update = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]  # torch's
-            self.average = AveragedModel(self.model, multi_avg_fn=update)
+            self.average = Average(self.model, settings.ema)
 
     def shrink(self) -> bool:
         """Take out the units that have been dead for long enough."""
