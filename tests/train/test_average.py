@@ -35,11 +35,22 @@ def test_it_follows_a_model_that_shrinks():
     for one in (gated, average.module):
         one.gate("0").log_var.data[:2] = 5.0
         assert shrink(one)
+    average.forget()
     with torch.no_grad():
         gated.model[0].weight.fill_(3.0)
         average.module.model[0].weight.fill_(1.0)
     average.update_parameters(gated)
     assert torch.equal(average.module.model[0].weight, torch.full((4, 3), 2.0))
+
+
+def test_buffers_are_those_of_the_last_step():
+    model = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6))
+    average = Average(model, 0.9)
+    for step in range(3):
+        model(torch.randn(4, 3, generator=torch.Generator().manual_seed(step)))
+        average.update_parameters(model)
+        assert torch.equal(average.module[1].running_mean, model[1].running_mean)
+        assert average.module[1].num_batches_tracked == step + 1
 
 
 def test_types_are_averaged_apart():

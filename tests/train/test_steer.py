@@ -99,6 +99,8 @@ def test_a_run_keeps_its_budget_and_is_one_unit_below_it_at_most(text, changes, 
     assert limit - coarsest < reached <= limit
     assert fitted.budget["asked"] == text
     assert fitted.budget["limit"] == limit
+    assert 0 < fitted.budget["unit"] <= coarsest + 1
+    assert limit - fitted.budget["unit"] - 8 < reached
 
 
 def test_widths_stay_after_the_cut():

@@ -191,6 +191,7 @@ class State:
             average = self.average.module
             assert isinstance(average, Gated)
             shrink(average, None, ~kept)
+            self.average.forget()
         return shrink(self.model, self.optimizer, ~kept)
 
     def note_snr(self, gated: Gated, leave: np.ndarray | None = None) -> None:

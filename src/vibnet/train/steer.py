@@ -47,6 +47,8 @@ class Steering:
         trimmed: whether the final widths are there.
         live: units above the threshold that were cut to keep the budget.
         left: gated units that stayed.
+        unit: what a unit costs at the end, of the site whose units cost most; 0 for errors and
+            latencies.
     """
 
     budget: Budget
@@ -59,6 +61,7 @@ class Steering:
     trimmed: bool = False
     live: int = 0
     left: int = 0
+    unit: float = 0.0
 
     def begin(self, gated: Gated) -> None:
         """Look at the model as it is when the gates are new."""
@@ -125,7 +128,19 @@ class Steering:
             kept = self.budget.fitting(gated, self.limit)
         self.trimmed, self.live = True, int((before & ~kept).sum())
         self.left = sum(int(kept[site.units].sum()) for site in gated.sites)
+        if self.budget.kind not in {ERROR, "latency"}:
+            self.unit = self._coarsest(gated, kept)
         return kept
+
+    def _coarsest(self, gated: Gated, kept: Mask) -> float:
+        """What a unit costs, at the site where it costs most."""
+        now, score, costs = self.budget.cost(gated, kept), gated.score(), [0.0]
+        for site in gated.sites:
+            less = kept.copy()
+            stays = site.units[kept[site.units]]
+            less[stays[np.argmin(score[stays])]] = False
+            costs.append(now - self.budget.cost(gated, gated.legal(less)))
+        return max(costs)
 
     def room(self, gated: Gated, kept: Any) -> bool:
         """Whether units may go so that only these stay: not below a size that is allowed."""
@@ -169,13 +184,14 @@ class Steering:
             "kind": self.budget.kind,
             "limit": self.limit,
             "gamma": self.gamma,
+            "unit": self.unit,
             "live_units_cut": self.live,
         }
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs."""
         whole = asdict(self)
-        names = ("log", "total", "progress", "base", "trimmed", "live", "left")
+        names = ("log", "total", "progress", "base", "trimmed", "live", "left", "unit")
         return {name: whole[name] for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
