@@ -94,6 +94,42 @@ def beside_scratch(kind: Path) -> str:
     )
 
 
+def budgets(kinds: list[Path]) -> str:
+    """How budgets were kept: a size by how many units of the coarsest site, an error on the test.
+
+    An error that was promised on validation images is held when the test error is not above it by
+    more than two standard errors.
+    """
+    rows = []
+    for kind in kinds:
+        for run in runs(kind):
+            budget = run.get("budget")
+            if not budget:
+                continue
+            limit, reached, test = budget["limit"], budget["reached"], run["test"]["small"]
+            if budget["kind"] == "error":
+                share = test / 100
+                wide = 200 * (share * (1 - share) / run["test_examples"]) ** 0.5
+                held = "no success claimed"
+                if budget["met"]:
+                    held = "holds" if test <= limit + wide else "does not hold"
+                below = f"test {test:.2f} against {limit:g} + {wide:.2f}: {held}"
+            else:
+                below = f"{limit - reached:,.6g} below"
+                if budget.get("unit"):
+                    below += (
+                        f", {(limit - reached) / budget['unit']:.2f} units of the coarsest site"
+                    )
+            made = kind.name, run["settings"]["seed"], budget["asked"], f"{limit:,.6g}"
+            rows.append((*made, f"{reached:,.6g}", "yes" if budget["met"] else "no", below, test))
+    if not rows:
+        return ""
+    head = "run", "seed", "budget", "limit", "reached", "met", "how near", "test error (%)"
+    lines = ["Budgets, run by run:\n", f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join([*lines, ""])
+
+
 def main() -> None:
     """Write the page."""
     kinds = sorted(path for path in RESULTS.iterdir() if path.is_dir() and runs(path))
@@ -106,6 +142,7 @@ def main() -> None:
     lines += [
         "",
         *filter(None, (part(kind) for kind in kinds for part in (beside_scratch, paired))),
+        budgets(kinds),
     ]
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
 
