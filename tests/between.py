@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from vibnet.graph.probe import analyse
+from vibnet.graph.trial.probe import analyse
 
 
 class Between(nn.Module):

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map
 
 from vibnet import attach, prune
 from vibnet.errors import NoSitesError
-from vibnet.graph.branches import empty
+from vibnet.graph.sites.branches import empty
 from vibnet.surgery.verify import answers, difference
 
 LIVE, FAULT, EXACT = 1e-3, 1e-6, 1e-10

@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # top to bottom; a part is a file or a fold
     "export": ENGINE,
     "cli": ENGINE | {"export", "train", "zoo", "recipes", "analysis", "report"},
 }
+GRAPH = "capture", "labels", "sites", "trial"  # each imports itself and those before it
 MAY_PRINT = {"cli", "report"}
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
@@ -45,9 +46,12 @@ def part_of(path: Path) -> str:
     return path.relative_to(SRC).parts[0].removesuffix(".py")
 
 
-def parts_imported(source: str) -> set[str]:
-    """The parts of vibnet that a file imports; '.' is a relative or a whole-package import."""
-    used = set()
+def parts_imported(source: str, inside: tuple[str, ...] = ("vibnet",)) -> set[str]:
+    """The parts of vibnet that a file imports; '.' is a relative or a whole-package import.
+
+    `inside` names the package whose parts are asked for.
+    """
+    used, depth = set(), len(inside)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -57,8 +61,8 @@ def parts_imported(source: str) -> set[str]:
             names = [alias.name for alias in node.names]
         else:
             continue
-        inner = [name.split(".") for name in names if name.split(".")[0] == "vibnet"]
-        used |= {name[1] if len(name) > 1 else "." for name in inner}
+        inner = [parts for name in names if (parts := name.split("."))[:depth] == [*inside]]
+        used |= {name[depth] if len(name) > depth else "." for name in inner}
     return used
 
 
@@ -159,6 +163,14 @@ def test_a_raised_limit_is_needed_and_has_its_reason():
         assert usual < (found if function else len(source.splitlines())) <= limit
 
 
+@each_file
+def test_the_folders_of_the_graph_build_on_those_before_them(path):
+    *_, folder = path.relative_to(SRC).parts[:2]
+    if path.relative_to(SRC).parts[0] == "graph" and folder in GRAPH:
+        allowed = {"checks", *GRAPH[: GRAPH.index(folder) + 1]}
+        assert parts_imported(path.read_text(), ("vibnet", "graph")) <= allowed
+
+
 def test_importing_vibnet_imports_no_optional_dependency():
     code = f"import sys, vibnet; print([m for m in {OPTIONAL!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -168,9 +180,9 @@ def test_importing_vibnet_imports_no_optional_dependency():
 @pytest.mark.parametrize(
     ("source", "parts"),
     [
-        ("from vibnet.graph.sites import Site", {"graph"}),
+        ("from vibnet.graph.sites.sites import Site", {"graph"}),
         ("from vibnet import graph", {"graph"}),
-        ("import vibnet.graph.sites as s", {"graph"}),
+        ("import vibnet.graph.sites.sites as s", {"graph"}),
         ("def f():\n    from vibnet import cost, zoo", {"cost", "zoo"}),
         ("import vibnet", {"."}),
         ("from . import graph", {"."}),

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from vibnet.cost import latency
 from vibnet.errors import CaptureError, ConfigError, VerificationError
-from vibnet.graph.example import arguments
+from vibnet.graph.capture.example import arguments
 from vibnet.surgery.verify import answers, difference
 
 BATCHES = (1, 2, 32)  # rows of the inputs that an export is checked on

@@ -7,7 +7,7 @@ from recorded import inside, short_run, vibnet, written
 from torch import nn
 
 from vibnet.cli.look import reach
-from vibnet.graph.probe import analyse
+from vibnet.graph.trial.probe import analyse
 from vibnet.recipes.catalog import RECIPES
 
 MODULE = """

@@ -10,7 +10,7 @@ from torch import nn
 import vibnet
 from vibnet import attach, prune
 from vibnet.errors import ArtefactError, ConfigError, PlanError
-from vibnet.graph.branches import empty
+from vibnet.graph.sites.branches import empty
 from vibnet.layers import Constant
 from vibnet.surgery.plan import digest
 from vibnet.surgery.verify import answers, difference

@@ -5,7 +5,7 @@ from torch import nn
 
 from vibnet import attach, plan, prune
 from vibnet.errors import FoldError
-from vibnet.graph.probe import analyse
+from vibnet.graph.trial.probe import analyse
 from vibnet.surgery.fold import bare, closed, fold, shut
 
 X = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).double()

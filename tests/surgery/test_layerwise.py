@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from vibnet.errors import CaptureError, VerificationError
-from vibnet.graph.cut import cut
-from vibnet.graph.outputs import Output, outputs
-from vibnet.graph.probe import followed
+from vibnet.graph.trial.cut import cut
+from vibnet.graph.trial.outputs import Output, outputs
+from vibnet.graph.trial.probe import followed
 from vibnet.surgery.fold import closed
 from vibnet.surgery.layerwise import Layers, Layerwise, forward
 

@@ -11,10 +11,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 import vibnet
 from vibnet.errors import ArtefactError, ConfigError, VerificationError
-from vibnet.graph.constraints import legal
-from vibnet.graph.cut import remaining
-from vibnet.graph.probe import analyse
-from vibnet.graph.structure import Request
+from vibnet.graph.sites.constraints import legal
+from vibnet.graph.sites.structure import Request
+from vibnet.graph.trial.cut import remaining
+from vibnet.graph.trial.probe import analyse
 from vibnet.surgery import artefact, pretrained, shards
 from vibnet.surgery import plan as planning
 from vibnet.surgery.artefact import first_names

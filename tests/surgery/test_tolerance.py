@@ -8,7 +8,7 @@ from torch import nn
 
 from vibnet import attach, plan, prune
 from vibnet.errors import VerificationError
-from vibnet.graph.rules import TABLE
+from vibnet.graph.labels.rules import TABLE
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 

@@ -10,7 +10,7 @@ from torch import nn
 import vibnet
 from vibnet import attach, plan, prune
 from vibnet.errors import VerificationError
-from vibnet.graph.rules import TABLE
+from vibnet.graph.labels.rules import TABLE
 from vibnet.surgery import verify
 from vibnet.surgery.verify import answers, difference, reference, shuffled
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from training import SHORT, Toy, told
 
-from vibnet.graph.cut import layout
+from vibnet.graph.trial.cut import layout
 from vibnet.train.layout import LAST, like, put_back, put_channels_last
 from vibnet.train.loop import fit
 

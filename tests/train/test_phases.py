@@ -10,7 +10,7 @@ from training import SHORT, Toy, mlp, same
 from vibnet.config import Settings
 from vibnet.cost import measure
 from vibnet.errors import ConfigError
-from vibnet.graph.prices import totals
+from vibnet.graph.sites.prices import totals
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import prune
 from vibnet.surgery.verify import answers, difference

@@ -15,7 +15,7 @@ from vibnet.cli.run import run
 from vibnet.cli.suggest import suggest
 from vibnet.cli.sweep import sweep
 from vibnet.errors import DataError, VibnetError
-from vibnet.graph.capture import place_of
+from vibnet.graph.capture.capture import place_of
 
 DEBUG = "--debug"
 

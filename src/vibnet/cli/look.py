@@ -13,12 +13,12 @@ from torch import nn
 from vibnet.cli import given, say
 from vibnet.cost import Layer, cuttable_time, layers
 from vibnet.errors import ArtefactError, ConfigError
-from vibnet.graph.constraints import legal
-from vibnet.graph.nested import nesting
-from vibnet.graph.prices import totals
-from vibnet.graph.probe import analyse
-from vibnet.graph.stock import ready
-from vibnet.graph.structure import Graph, Request
+from vibnet.graph.sites.constraints import legal
+from vibnet.graph.sites.nested import nesting
+from vibnet.graph.sites.prices import totals
+from vibnet.graph.sites.stock import ready
+from vibnet.graph.sites.structure import Graph, Request
+from vibnet.graph.trial.probe import analyse
 from vibnet.recipes.catalog import RECIPES
 from vibnet.report import read, write_page
 from vibnet.report.network import picture

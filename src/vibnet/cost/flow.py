@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd
 
 from vibnet.cost.tensors import batch_of, tensors
-from vibnet.graph.trace import Call, Trace
+from vibnet.graph.capture.trace import Call, Trace
 from vibnet.layers import SelectedLinear
 
 PRODUCT = re.compile(r"_?(b?add)?(b?mm|mv)(_activation)?_?|v?dot")

@@ -11,9 +11,9 @@ import numpy as np
 from torch import nn
 
 from vibnet.cost.time import timing
-from vibnet.graph.prices import by_layer
-from vibnet.graph.probe import analyse
-from vibnet.graph.structure import Graph
+from vibnet.graph.sites.prices import by_layer
+from vibnet.graph.sites.structure import Graph
+from vibnet.graph.trial.probe import analyse
 
 REST = "(outside of layers)"
 

@@ -10,7 +10,7 @@ from vibnet.cost.flow import Flow, count, peak
 from vibnet.cost.time import latency as seconds
 from vibnet.errors import ConfigError
 from vibnet.graph import checks
-from vibnet.graph.capture import capture
+from vibnet.graph.capture.capture import capture
 
 
 @dataclass(frozen=True)

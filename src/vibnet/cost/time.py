@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from vibnet.cost.tensors import batch_of, tensors
 from vibnet.errors import ConfigError
-from vibnet.graph.example import arguments
+from vibnet.graph.capture.example import arguments
 
 
 def latency(

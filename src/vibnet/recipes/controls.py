@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vibnet.cost import measure
 from vibnet.errors import ConfigError
-from vibnet.graph.constraints import Mask
+from vibnet.graph.sites.constraints import Mask
 from vibnet.recipes.run import Job
 from vibnet.surgery.attach import attach
 from vibnet.surgery.gated import Gated

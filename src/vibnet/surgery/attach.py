@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from vibnet.errors import ConfigError, NoSitesError
 from vibnet.graph import checks
-from vibnet.graph.prices import ABSOLUTE, PRICES, RELATIVE
-from vibnet.graph.probe import analyse
-from vibnet.graph.shadow import copied
-from vibnet.graph.stock import ready
-from vibnet.graph.structure import Request, Site
+from vibnet.graph.capture.shadow import copied
+from vibnet.graph.sites.prices import ABSOLUTE, PRICES, RELATIVE
+from vibnet.graph.sites.stock import ready
+from vibnet.graph.sites.structure import Request, Site
+from vibnet.graph.trial.probe import analyse
 from vibnet.methods import METHODS
 from vibnet.surgery.gated import Gated
 

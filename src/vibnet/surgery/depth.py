@@ -12,12 +12,12 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
 from vibnet.errors import ArtefactError
-from vibnet.graph import capture as cap
 from vibnet.graph import checks
-from vibnet.graph.branches import SAME, outputs_of, padded, several_names
-from vibnet.graph.example import arguments
-from vibnet.graph.reach import Reach, output_of
-from vibnet.graph.trace import ModuleCall
+from vibnet.graph.capture import capture as cap
+from vibnet.graph.capture.example import arguments
+from vibnet.graph.capture.reach import Reach, output_of
+from vibnet.graph.capture.trace import ModuleCall
+from vibnet.graph.sites.branches import SAME, outputs_of, padded, several_names
 from vibnet.layers import Constant
 
 T = TypeVar("T")

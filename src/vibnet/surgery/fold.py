@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vibnet.errors import FoldError
-from vibnet.graph.constraints import Mask
-from vibnet.graph.structure import Graph
+from vibnet.graph.sites.constraints import Mask
+from vibnet.graph.sites.structure import Graph
 from vibnet.surgery.multiply import without_hooks
 
 

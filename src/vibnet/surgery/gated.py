@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from vibnet.errors import ConfigError
-from vibnet.graph.branches import empty, opened
-from vibnet.graph.constraints import Mask, legal
-from vibnet.graph.nested import nesting
-from vibnet.graph.structure import Graph, Site
+from vibnet.graph.sites.branches import empty, opened
+from vibnet.graph.sites.constraints import Mask, legal
+from vibnet.graph.sites.nested import nesting
+from vibnet.graph.sites.structure import Graph, Site
 from vibnet.layers import SelectedLinear
 from vibnet.methods import METHODS, Columns, Gate, joined
 from vibnet.surgery.multiply import Draw, Multiply, without_hooks

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from vibnet.errors import CaptureError, VerificationError
-from vibnet.graph.capture import place_of, quiet
-from vibnet.graph.constraints import Mask
-from vibnet.graph.example import arguments, tensors
-from vibnet.graph.outputs import Output
+from vibnet.graph.capture.capture import place_of, quiet
+from vibnet.graph.capture.example import arguments, tensors
+from vibnet.graph.sites.constraints import Mask
+from vibnet.graph.trial.outputs import Output
 from vibnet.surgery.stored import double, wide
 from vibnet.surgery.verify import differences, shuffled
 

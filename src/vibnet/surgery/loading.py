@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from vibnet.errors import ArtefactError, PlanError
 from vibnet.graph import checks
-from vibnet.graph.cut import select, state_sizes
-from vibnet.graph.numbers import state as state_numbers
-from vibnet.graph.numbers import stated
-from vibnet.graph.stock import replace_in, replaceable, with_free_heads
-from vibnet.graph.structure import fingerprint
+from vibnet.graph.sites.numbers import state as state_numbers
+from vibnet.graph.sites.numbers import stated
+from vibnet.graph.sites.stock import replace_in, replaceable, with_free_heads
+from vibnet.graph.sites.structure import fingerprint
+from vibnet.graph.trial.cut import select, state_sizes
 from vibnet.surgery import depth, pretrained
 from vibnet.surgery.files import PLAN, body_of, path_of, weights_of
 from vibnet.surgery.plan import Plan

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vibnet.errors import ConfigError
-from vibnet.graph.places import Place
+from vibnet.graph.sites.places import Place
 from vibnet.layers import SelectedLinear
 
 

@@ -13,12 +13,12 @@ from torch import nn
 
 from vibnet.errors import PlanError
 from vibnet.graph import checks
-from vibnet.graph.branches import empty
-from vibnet.graph.constraints import Mask
-from vibnet.graph.nested import nesting
-from vibnet.graph.probe import analyse
-from vibnet.graph.stock import ready
-from vibnet.graph.structure import NO_REQUEST, Graph, Request
+from vibnet.graph.sites.branches import empty
+from vibnet.graph.sites.constraints import Mask
+from vibnet.graph.sites.nested import nesting
+from vibnet.graph.sites.stock import ready
+from vibnet.graph.sites.structure import NO_REQUEST, Graph, Request
+from vibnet.graph.trial.probe import analyse
 from vibnet.surgery.gated import Gated
 
 SCHEMA, VERSION = "vibnet.plan", 1

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from vibnet.errors import ArtefactError
-from vibnet.graph.capture import capture
-from vibnet.graph.compare import same_calls
-from vibnet.graph.norms import close
+from vibnet.graph.capture.capture import capture
+from vibnet.graph.labels.norms import close
+from vibnet.graph.trial.compare import same_calls
 from vibnet.surgery.plan import Plan
 from vibnet.surgery.prune import Report, shapes_of
 from vibnet.surgery.verify import agree

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from vibnet.errors import CaptureError, PlanError
 from vibnet.graph import checks
-from vibnet.graph.branches import empty, held
-from vibnet.graph.capture import computed, place_of
-from vibnet.graph.constraints import Mask
-from vibnet.graph.cut import cut
-from vibnet.graph.example import arguments, shapes
-from vibnet.graph.following import eps_of
-from vibnet.graph.numbers import counts
-from vibnet.graph.probe import analyse
-from vibnet.graph.restrict import restrict
-from vibnet.graph.stock import ready
-from vibnet.graph.structure import Graph, fingerprint
+from vibnet.graph.capture.capture import computed, place_of
+from vibnet.graph.capture.example import arguments, shapes
+from vibnet.graph.sites.branches import empty, held
+from vibnet.graph.sites.constraints import Mask
+from vibnet.graph.sites.following import eps_of
+from vibnet.graph.sites.numbers import counts
+from vibnet.graph.sites.stock import ready
+from vibnet.graph.sites.structure import Graph, fingerprint
+from vibnet.graph.trial.cut import cut
+from vibnet.graph.trial.probe import analyse
+from vibnet.graph.trial.restrict import restrict
 from vibnet.layers import Attention, SelectedLinear, WindowAttention
 from vibnet.surgery import depth
 from vibnet.surgery import plan as planning

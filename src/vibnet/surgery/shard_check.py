@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from vibnet.errors import ConfigError, VerificationError
-from vibnet.graph.constraints import Mask
-from vibnet.graph.cut import remaining
-from vibnet.graph.example import arguments
-from vibnet.graph.following import by_weight
-from vibnet.graph.outputs import Output
-from vibnet.graph.structure import Graph
+from vibnet.graph.capture.example import arguments
+from vibnet.graph.sites.constraints import Mask
+from vibnet.graph.sites.following import by_weight
+from vibnet.graph.sites.structure import Graph
+from vibnet.graph.trial.cut import remaining
+from vibnet.graph.trial.outputs import Output
 from vibnet.surgery.fold import shut
 from vibnet.surgery.layerwise import Layers, Layerwise, forward
 from vibnet.surgery.loading import filled

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from vibnet.errors import ArtefactError, PlanError
 from vibnet.graph import checks
-from vibnet.graph.branches import empty
-from vibnet.graph.constraints import Mask
-from vibnet.graph.cut import remaining
-from vibnet.graph.example import arguments
-from vibnet.graph.outputs import outputs
-from vibnet.graph.probe import followed
-from vibnet.graph.stock import ready
-from vibnet.graph.structure import Graph, fingerprint
+from vibnet.graph.capture.example import arguments
+from vibnet.graph.sites.branches import empty
+from vibnet.graph.sites.constraints import Mask
+from vibnet.graph.sites.stock import ready
+from vibnet.graph.sites.structure import Graph, fingerprint
+from vibnet.graph.trial.cut import remaining
+from vibnet.graph.trial.outputs import outputs
+from vibnet.graph.trial.probe import followed
 from vibnet.surgery import plan as planning
 from vibnet.surgery import pretrained
 from vibnet.surgery.artefact import described, first_names, put

@@ -10,11 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from vibnet.errors import VerificationError
-from vibnet.graph.branches import held
-from vibnet.graph.constraints import Mask
-from vibnet.graph.cut import cut
-from vibnet.graph.example import arguments, tensors
-from vibnet.graph.structure import Graph
+from vibnet.graph.capture.example import arguments, tensors
+from vibnet.graph.sites.branches import held
+from vibnet.graph.sites.constraints import Mask
+from vibnet.graph.sites.structure import Graph
+from vibnet.graph.trial.cut import cut
 from vibnet.surgery import depth
 from vibnet.surgery.fold import bare, closed, fold
 from vibnet.surgery.gated import Gated

@@ -7,8 +7,8 @@ import numpy as np
 
 from vibnet.cost import latency, measure
 from vibnet.errors import ConfigError
-from vibnet.graph.constraints import Mask
-from vibnet.graph.prices import totals
+from vibnet.graph.sites.constraints import Mask
+from vibnet.graph.sites.prices import totals
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import smaller
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vibnet.errors import ConfigError, TrainingError
-from vibnet.graph.example import arguments
+from vibnet.graph.capture.example import arguments
 from vibnet.train.objective import Objective
 
 Batches = Iterable[tuple[Any, Any]]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from vibnet.graph.cut import layout
+from vibnet.graph.trial.cut import layout
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 Formats = dict[str, torch.memory_format]

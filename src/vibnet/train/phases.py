@@ -12,8 +12,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from vibnet.config import Settings
 from vibnet.cost import measure
 from vibnet.errors import ConfigError
-from vibnet.graph.prices import totals
-from vibnet.graph.structure import fingerprint
+from vibnet.graph.sites.prices import totals
+from vibnet.graph.sites.structure import fingerprint
 from vibnet.surgery.attach import attach, parameter_groups
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import Report, prune

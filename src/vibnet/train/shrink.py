@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from vibnet.errors import ConfigError
-from vibnet.graph.branches import held
-from vibnet.graph.constraints import Mask
-from vibnet.graph.cut import cut, sliced
-from vibnet.graph.restrict import restrict
+from vibnet.graph.sites.branches import held
+from vibnet.graph.sites.constraints import Mask
+from vibnet.graph.trial.cut import cut, sliced
+from vibnet.graph.trial.restrict import restrict
 from vibnet.surgery.attach import find
 from vibnet.surgery.gated import Gated
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vibnet.config import Settings
-from vibnet.graph.constraints import Mask
+from vibnet.graph.sites.constraints import Mask
 from vibnet.surgery.gated import Gated
 from vibnet.train.budget import ERROR, Budget, shown
 

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from vibnet.config import Settings
 from vibnet.errors import TrainingError
-from vibnet.graph.example import arguments
+from vibnet.graph.capture.example import arguments
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.multiply import Multiply
 from vibnet.train.schedule import rate

@@ -1,0 +1,1 @@
+"""One forward of a model, as calls of tensors."""

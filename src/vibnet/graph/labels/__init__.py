@@ -1,0 +1,1 @@
+"""The unit at every position of every tensor of a forward."""

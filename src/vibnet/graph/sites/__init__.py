@@ -1,0 +1,1 @@
+"""Which units go together, who reads them, and what they may not do."""

@@ -1,0 +1,1 @@
+"""Cuts, tried without storage first."""

@@ -1,0 +1,122 @@
+import pytest
+import torch
+from laws import law_one
+from torch import nn
+
+from vibnet.graph.trial.probe import analyse
+
+
+class Order(nn.Module):
+    """A buffer of channel numbers, and a way to use it."""
+
+    def __init__(self, use, numbers=(3, 0, 7, 1), saved=True, kind=torch.int64):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(len(numbers), 4, 1)
+        self.register_buffer("order", torch.tensor(numbers, dtype=kind), persistent=saved)
+        self.use = use
+
+    def forward(self, x):
+        return self.b(self.use(self.a(x), self.order))
+
+
+def picked(x, order):
+    return x[:, order]
+
+
+PICKS = {
+    "index": (picked, (3, 0, 7, 1)),
+    "index_select": (lambda x, order: x.index_select(1, order), (3, 0, 7, 1)),
+    "negative": (picked, (-1, 0, -8)),
+    "repeated": (picked, (2, 2, 5)),
+    "cast": (lambda x, order: x[:, order.long()], (3, 0, 7, 1)),
+}
+
+
+@pytest.mark.parametrize("name", PICKS)
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32])
+def test_units_picked_by_a_buffer_can_be_cut(name, kind):
+    use, numbers = PICKS[name]
+    graph = analyse(Order(use, numbers, kind=kind), torch.randn(2, 3, 6, 6))
+    writer = graph.parameters["a.weight"][0]
+    assert sum(s.size for s in graph.sites) == len(set(writer[list(numbers)].tolist()))
+    assert graph.remaps["order"].tolist() == writer.tolist()
+    reader = next(r for r in graph.readers if r.parameter == "b.weight")
+    assert reader.units.tolist() == writer[list(numbers)].tolist()
+    assert graph.parameters["order"][0].tolist() == reader.units.tolist()
+
+
+NOT_PICKS = {
+    "another use": (lambda x, order: x[:, order] + order.sum(), {}, "has another use too"),
+    "changed": (lambda x, order: x[:, order.add_(0)], {}, "has another use too"),
+    "not saved": (picked, {"saved": False}, "picks positions by number"),
+    "computed": (lambda x, order: x[:, order + 0], {}, "picks positions by number"),
+    "part of it": (lambda x, order: x[:, order[:4]], {}, "picks positions by number"),
+    "two sizes": (
+        lambda x, order: x[:, order] + torch.cat([x, x], 1)[:, order],
+        {},
+        "picks positions by number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_PICKS)
+def test_units_picked_in_any_other_way_are_pinned(name):
+    use, options, why = NOT_PICKS[name]
+    numbers = (3, 0, 7, 1, 2) if name == "part of it" else (3, 0, 7, 1)
+    model = Order(use, numbers, **options)
+    if name == "part of it":
+        model.b = nn.Conv2d(4, 4, 1)
+    graph = analyse(model, torch.randn(2, 3, 6, 6))
+    assert graph.sites == []
+    assert graph.total == 0
+    assert any(why in s.reason for s in graph.pinned), [s.reason for s in graph.pinned]
+
+
+class Biased(nn.Module):
+    """Attention with a learned bias for every head and distance, looked up by a grid of numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 12) for _ in range(3))
+        self.o = nn.Linear(12, 8)
+        self.bias = nn.Parameter(torch.randn(3, 9))
+        place = torch.arange(5)
+        self.register_buffer("grid", place[:, None] - place[None] + 4, persistent=False)
+
+    def forward(self, x):
+        q, k, v = (f(x).view(*x.shape[:2], -1, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+        scores = q @ k.transpose(2, 3) + self.bias[:, self.grid]
+        h = scores.softmax(-1) @ v
+        return self.o(h.transpose(1, 2).flatten(2))
+
+
+def test_a_grid_of_numbers_pins_the_axis_it_picks_from_only():
+    tokens = torch.randn(2, 5, 8)
+    graph = analyse(Biased(), tokens)
+    assert [(s.name, s.size) for s in graph.sites] == [("q", 3)]
+    assert graph.parameters["bias"][0].tolist() == [0, 1, 2]
+    assert (graph.parameters["bias"][1] < 0).all()
+    assert law_one(Biased(), tokens) is not None
+
+
+def test_a_mask_of_positions_pins_everything():
+    graph = analyse(
+        Order(lambda x, _: x[x > 0].reshape(1, -1, 1, 1)[:, :4]), torch.randn(2, 3, 6, 6)
+    )
+    assert graph.sites == []
+
+
+def test_the_halves_of_a_gated_unit_go_together():
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(4, 2, 3)
+
+        def forward(self, x):
+            return self.b(nn.functional.glu(self.a(x), 1))
+
+    images = torch.randn(2, 3, 6, 6)
+    graph = analyse(Halves(), images)
+    assert [(s.name, s.size) for s in graph.sites] == [("a", 4)]
+    assert graph.parameters["a.weight"][0].tolist() == [0, 1, 2, 3] * 2
+    assert law_one(Halves(), images) is not None

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vibnet.graph.sites.branches import NO_BRANCHES, empty, held, opened
+from vibnet.graph.sites.structure import Request
+from vibnet.graph.trial.probe import analyse
+
+ASKED = Request(branches=True)
+X = torch.ones(2, 6)
+
+
+class Net(nn.Module):
+    """Two residual branches, then two parallel ones that only together may not go."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(6, 8)
+        self.up, self.down = nn.Linear(8, 5), nn.Linear(5, 8)
+        self.left_up, self.left_down = nn.Linear(8, 4), nn.Linear(4, 3)
+        self.right_up, self.right_down = nn.Linear(8, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        x = x + self.down(self.up(x).relu())
+        return self.left_down(self.left_up(x).relu()) + self.right_down(self.right_up(x).relu())
+
+
+def graph_of(model, example=X):
+    torch.manual_seed(0)
+    return analyse(model.eval(), example, ASKED)
+
+
+def test_sites_in_branches_may_go_and_the_trunk_may_not():
+    graph = graph_of(Net())
+    assert set(graph.branches.readers) == {"up", "left_up", "right_up"}
+    assert graph.branches.layers(["up", "left_up"]) == ("down", "left_down")
+
+
+def test_nothing_may_go_where_nobody_asked():
+    assert analyse(Net().eval(), X).branches is NO_BRANCHES
+
+
+def test_outputs_must_still_depend_on_the_input():
+    branches = graph_of(Net()).branches
+    assert branches.answers(["up", "left_up"])
+    assert not branches.answers(["left_up", "right_up"])
+
+
+def test_the_best_unit_comes_back_where_the_outputs_need_one():
+    graph = graph_of(Net())
+    sites = {s.name: s for s in graph.sites}
+    score = np.linspace(0, 0.5, graph.total)
+    score[sites["left_up"].units[2]] = 0.9
+    kept = opened(graph.branches, graph.sites, np.zeros(graph.total, dtype=np.bool_), score)
+    assert empty(graph.sites, kept) == ["up", "right_up"]
+    assert np.flatnonzero(kept[sites["left_up"].units]).tolist() == [2]
+    assert kept[sites["stem"].units].sum() == 1
+
+
+def test_weights_hold_one_unit_of_an_empty_site():
+    graph = graph_of(Net())
+    kept = np.ones(graph.total, dtype=np.bool_)
+    up = next(s for s in graph.sites if s.name == "up")
+    kept[up.units] = False
+    assert held(graph.sites, kept)[up.units].tolist() == [True, False, False, False, False]
+    kept[up.units[3]] = True
+    assert (held(graph.sites, kept) == kept).all()
+
+
+class Tied(Net):
+    def __init__(self):
+        super().__init__()
+        self.right_down.weight = self.left_down.weight
+
+
+class Heard(Net):
+    def __init__(self):
+        super().__init__()
+        self.down.register_forward_hook(lambda m, x, y: None)
+
+
+class Own(nn.Linear):
+    def forward(self, x):
+        return super().forward(x)
+
+
+class OwnForward(Net):
+    def __init__(self):
+        super().__init__()
+        self.down = Own(5, 8)
+
+
+class Wordy(nn.Module):
+    """A convolution whose padding is a word."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.up = nn.Conv1d(1, 3, 1), nn.Conv1d(3, 4, 1)
+        self.down = nn.Conv1d(4, 3, 3, padding="same")
+
+    def forward(self, x):
+        x = self.stem(x[:, None])
+        return (x + self.down(self.up(x).relu())).mean(2)
+
+
+class Beside(Net):
+    """A reader of two sites at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Linear(13, 8)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        x = x + self.down(torch.cat([self.up(x).relu(), x], 1))
+        return self.left_down(self.left_up(x).relu()) + self.right_down(self.right_up(x).relu())
+
+
+class Grouped(nn.Module):
+    """Units that are bound to equal numbers in every group."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Conv1d(1, 4, 1), nn.Conv1d(4, 2, 1, groups=2)
+
+    def forward(self, x):
+        x = x[:, None]
+        return x + self.down(self.up(x).relu()).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole"),
+    [
+        (Tied, "left_up"),
+        (Heard, "up"),
+        (OwnForward, "up"),
+        (Wordy, "up"),
+        (Beside, "up"),
+        (Grouped, "up"),
+    ],
+)
+def test_sites_stay_whose_readers_cannot_be_replaced(kind, whole):
+    graph = graph_of(kind())
+    assert whole in {s.name for s in graph.sites}
+    assert whole not in graph.branches.readers
