@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from hf import X, llama, transformers
 from laws import close_units, law_one
 from liveliness import lively
 from torch import nn
@@ -51,11 +52,11 @@ class Residual(nn.Module):
 class Mixer(nn.Module):
     """Branches that are modules: one of them takes keywords and gives a tuple."""
 
-    def __init__(self, cache=False):
+    def __init__(self):
         super().__init__()
         self.stem, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
         self.norm = nn.LayerNorm(6)
-        self.mlp = (Cached if cache else Mlp)()
+        self.mlp = Mlp()
         self.tail = nn.Sequential(nn.Linear(6, 7), nn.GELU(), nn.Linear(7, 6, bias=False))
 
     def forward(self, x):
@@ -73,11 +74,6 @@ class Mlp(nn.Module):
 
     def forward(self, hidden):
         return self.down(self.up(hidden).relu()), None
-
-
-class Cached(Mlp):
-    def forward(self, hidden, past_values=None):
-        return super().forward(hidden)
 
 
 IMAGE = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -109,39 +105,35 @@ def test_a_block_of_a_residual_network_goes(number):
     assert report.difference < 1e-10
     check(gated, small, IMAGE)
     at = f"blocks.{number}."
-    assert set(report.constants) == {at + n for n in ("conv1", "bn1", "conv2", "bn2")}
+    assert set(report.constants) == {at + n for n in ("conv1", "bn1", "conv2")}
     assert report.plan.kept[name] == []
     block = small.blocks[number]
     width = small.head.in_features
-    assert sum(p.numel() for p in block.parameters()) == 2 * width  # bias of conv2, bn2
+    assert sum(p.numel() for p in block.parameters()) == 3 * width  # bias of conv2, and bn2
     assert "constants now, or gone: blocks" in str(report)
     for size in (8, 12):
         x = torch.randn(2, 1, size, size, dtype=torch.float64)
         torch.testing.assert_close(small(x), gated(x))
 
 
-def test_whole_modules_go():
+def test_layers_and_what_feeds_them_go():
     gated = gone(Mixer(), TOKENS, "mlp.up", "tail.0")
     small, report = prune(gated)
     check(gated, small, TOKENS)
-    assert set(report.constants) == {"mlp", "norm", "tail"}
-    assert isinstance(small.mlp, Constant)
-    assert small.mlp.value.shape == (6,)
-    assert small.norm.value is None
+    names = {"mlp.up", "mlp.down", "norm", "tail.0", "tail.2"}
+    assert set(report.constants) == names
+    assert all(isinstance(small.get_submodule(name), Constant) for name in names)
+    assert small.mlp.down.bias.shape == (6,)
+    assert small.norm.bias is None
+    assert small.tail[2].bias is None
 
 
-def test_a_module_that_may_keep_something_for_later_stays():
-    gated = gone(Mixer(cache=True), TOKENS, "mlp.up")
-    small, report = prune(gated)
-    check(gated, small, TOKENS)
-    assert set(report.constants) == {"mlp.up", "mlp.down", "norm"}
-
-
-def test_a_module_that_somebody_listens_to_stays():
-    model = Mixer()
-    model.mlp.register_forward_pre_hook(lambda m, x: None)
-    _, report = prune(gone(model, TOKENS, "mlp.up"))
-    assert set(report.constants) == {"mlp.up", "mlp.down", "norm"}
+def test_a_layer_that_somebody_listens_to_stays():
+    for hook in ("register_forward_pre_hook", "register_full_backward_hook"):
+        model = Mixer()
+        getattr(model.mlp.up, hook)(lambda m, *x: None)
+        _, report = prune(gone(model, TOKENS, "mlp.up"))
+        assert set(report.constants) == {"mlp.down", "norm"}
 
 
 class Asking(Mixer):
@@ -171,8 +163,66 @@ def test_a_layer_is_replaced_where_its_module_cannot_be():
     gated = gone(Typed(), TOKENS, "mlp.up")
     small, report = prune(gated)
     check(gated, small, TOKENS)
-    assert set(report.constants) == {"mlp.down"}
-    assert isinstance(small.mlp, Mlp)
+    assert set(report.constants) == {"mlp.up", "mlp.down", "norm"}
+
+
+class Written(nn.Module):
+    """The outputs are written through slices, and added to what only has the shape of the input."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.up, self.down, self.way = nn.Linear(4, 6), nn.Linear(6, 2), way
+
+    def forward(self, x):
+        y = self.down(self.up(x).relu())
+        if self.way == "like":
+            return torch.zeros_like(x[:, :2]) + y
+        out = x.new_zeros(len(x), 4)
+        out[:, :2] = y
+        return out
+
+
+@pytest.mark.parametrize("way", ["like", "slice"])
+def test_a_network_does_not_become_a_constant(way):
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    gated = gone(Written(way), x, "up")
+    assert empty(gated.graph.sites, gated.kept()) == []
+
+
+class Scaled(Mixer):
+    """Branches that depend on lengths, counts and flags beside what they read."""
+
+    def forward(self, x, scale=1.0, mask=None):
+        x = self.stem(x)
+        out = self.mlp(self.norm(x))[0] * scale / x.shape[1] * float((x > 0).sum())
+        return self.head(x + (out if mask is None else out * mask))
+
+
+def test_other_lengths_numbers_and_flags_than_the_examples():
+    gated = gone(Scaled(), TOKENS, "mlp.up")
+    small, report = prune(gated)
+    assert "mlp.down" in report.constants
+    x = torch.randn(2, 9, 4, dtype=torch.float64)
+    torch.testing.assert_close(small(x), gated(x))
+    torch.testing.assert_close(small(x, 0.5), gated(x, 0.5))
+    mask = torch.zeros(2, 9, 1, dtype=torch.float64)
+    torch.testing.assert_close(small(x, 1.0, mask), gated(x, 1.0, mask))
+
+
+def test_stock_modules_that_read_weights_past_a_layer_keep_it():
+    model = nn.Sequential(nn.Linear(4, 6), nn.TransformerEncoderLayer(6, 2, 8, batch_first=True))
+    gated = attach(model.eval(), TOKENS, remove_branches=True)
+    assert "1.linear1" not in gated.graph.branches.readers
+
+
+def test_a_bias_learns_as_it_did():
+    model = Mixer()
+    model.mlp.up.requires_grad_(False)
+    small, _ = prune(gone(model, TOKENS, "mlp.up"))
+    assert small.mlp.down.bias.requires_grad
+    model.mlp.down.requires_grad_(False)
+    small, _ = prune(gone(model, TOKENS, "mlp.up"))
+    assert not small.mlp.down.bias.requires_grad
 
 
 def test_evaluation_closes_the_branch_and_training_reopens_it():
@@ -205,7 +255,7 @@ def test_shrink_leaves_one_dead_unit_and_prune_takes_it():
     torch.testing.assert_close(gated(x), before)
     small, report = prune(gated)
     torch.testing.assert_close(small(x), before)
-    assert "mlp" in report.constants
+    assert "mlp.down" in report.constants
     assert report.plan.kept["mlp.up"] == []
     assert report.plan.sizes["mlp.up"] == 8
 
@@ -221,7 +271,7 @@ def test_save_and_load(tmp_path):
 
 def test_load_refuses_constants_that_do_not_fit(tmp_path):
     small, report = prune(gone(Mixer(), TOKENS, "mlp.up"))
-    for change in ({"nobody": report.constants["mlp"]}, {"mlp": {"width": 3}}):
+    for change in ({"nobody": report.constants["mlp.down"]}, {"mlp.down": {"width": 3}}):
         vibnet.save(small, tmp_path)
         path = tmp_path / "plan.json"
         body = json.loads(path.read_text())
@@ -250,7 +300,7 @@ def test_plans_by_hand():
     with torch.no_grad():
         whole.mlp.down.weight.zero_()
     torch.testing.assert_close(small(x), whole.eval()(x))
-    assert "mlp" in report.constants
+    assert "mlp.down" in report.constants
     without = vibnet.plan(model, x)
     without.kept["mlp.up"] = []
     with pytest.raises(PlanError, match="or make the plan with remove_branches=True"):
@@ -310,7 +360,7 @@ def test_branches_go_beside_cuts_that_move_outputs():
     assert small.stem.out_features < 6
     assert report.difference < 1e-10
     assert report.moved > 1e-6
-    assert report.constants["tail"]["width"] == small.stem.out_features
+    assert report.constants["tail.2"]["width"] == small.stem.out_features
 
 
 def test_the_flag_is_a_flag():
@@ -323,3 +373,23 @@ def test_small_models_with_constants_export(tmp_path):
 
     small, _ = prune(gone(Residual(), IMAGE, "blocks.1.conv1"))
     assert to_onnx(small.float(), IMAGE, tmp_path / "m.onnx").difference < 1e-4
+
+
+def test_from_pretrained_does_not_make_layers_anew_that_went(tmp_path):
+    hf = transformers()
+    model = llama()
+    example = {"input_ids": X}
+    gated = attach(model, example, remove_branches=True)
+    small, _ = prune(_closed(gated, "model.layers.0.mlp.gate_proj"))
+    vibnet.save(prune(attach(model, example).eval())[0], tmp_path)  # leaves a config.json
+    vibnet.save(small, tmp_path)
+    with pytest.raises(OSError, match=r"config\.json"):
+        hf.AutoModelForCausalLM.from_pretrained(tmp_path)
+    again = vibnet.load(tmp_path)
+    assert torch.equal(again(**example).logits, small(**example).logits)
+
+
+def _closed(gated, *names):
+    for name in names:
+        gated.gate(name).log_var.data.fill_(5.0)
+    return gated.eval()

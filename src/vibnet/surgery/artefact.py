@@ -129,6 +129,10 @@ def put(
         index = {"metadata": {}, "weight_map": places}
         write(target / pretrained.INDEX, json.dumps(index, indent=1).encode())
         write(target / pretrained.CONFIG, json.dumps(config, indent=1).encode())
+    elif theirs:  # of a former model
+        for name in theirs:
+            if (target / PLAN).exists():
+                (target / name).unlink()
     body = {**body, "files": files}
     body["digest"] = digest(body)
     write(target / PLAN, json.dumps(body, indent=1).encode())

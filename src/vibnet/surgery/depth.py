@@ -1,38 +1,35 @@
-"""Take layers and branches out of a small model that have become constants."""
+"""Take layers out of a small model that have become constants, and those that nothing reads."""
 
 import copy
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_map
 
 from vibnet.errors import ArtefactError
 from vibnet.graph import checks
-from vibnet.graph.capture import capture as cap
-from vibnet.graph.capture.example import arguments
-from vibnet.graph.capture.reach import Reach, output_of
-from vibnet.graph.capture.trace import ModuleCall
-from vibnet.graph.sites.branches import SAME, outputs_of, padded, several_names
+from vibnet.graph.capture.capture import capture
+from vibnet.graph.capture.reach import live
+from vibnet.graph.sites.branches import heard, outputs_of, padded, several_names, stock
 from vibnet.layers import Constant
+from vibnet.surgery.verify import answers, difference
 
 T = TypeVar("T")
-Spec = dict[str, Any]  # the arguments of a Constant, and whether it holds numbers
+Spec = dict[str, Any]  # the arguments of a Constant, and whether it holds a bias
 Specs = dict[str, Spec]
-KINDS = {"width": int, "dim": int, "windows": list[list[int]], "others": int, "value": bool}
-KEEPS = "cache", "past"  # in names of parameters of a forward that keeps something for later
+KINDS = {"width": int, "dim": int, "windows": list[list[int]], "bias": bool}
+NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm
+ALIKE = 1e-5  # of the answers' scale: nothing but zeros has gone
 
 
 def removed(small: nn.Module, example: Any, readers: Sequence[str]) -> Specs:
-    """Put constants in the place of layers without a unit to read, in place, and of what follows.
+    """Put constants in the place of layers without a unit to read, and of what feeds them.
 
-    The layers' weights must be zero. Whole modules that have become constants by that are replaced
-    too, and modules that make what nothing reads any more. Where the model does not run then, only
-    the layers are, and where it does not run with those, nothing is.
+    The layers' weights must be zero: then they give their bias, whatever they are given. Stock
+    layers whose output no call needs any more are replaced too; what they give is of the shape it
+    had. Where the model does not run as before then, only the first are, or nothing is.
 
     Args:
         small: a model that has been cut.
@@ -44,27 +41,24 @@ def removed(small: nn.Module, example: Any, readers: Sequence[str]) -> Specs:
     """
     if not readers:
         return {}
-    layers = {name: _layer(small.get_submodule(name)) for name in readers}
-    shapes = _shapes(small, example)
+    layers = {name: _layer(small.get_submodule(name), True) for name in readers}
     for more in (True, False):
         trial = copy.deepcopy(small)
         try:
-            put(trial, layers, example)
-            specs = _outermost({**layers, **(_further(trial, small, example) if more else {})})
-            put(trial, {k: v for k, v in specs.items() if k not in layers}, example)
-            if _shapes(trial, example) != shapes:
-                continue
+            put(trial, layers)
+            specs = {**layers, **(_dead(trial, example) if more else {})}
+            put(trial, {k: v for k, v in specs.items() if k not in layers})
+            good = _alike(small, trial, example)
         except Exception:  # whatever a model says to a layer of another class
             continue
-        put(small, specs, example)
-        return specs
+        if good:
+            put(small, specs)
+            return specs
     return {}
 
 
-def put(model: nn.Module, specs: Specs, example: Any = None) -> None:
-    """Put constants in the place of modules, in place.
-
-    With an example their numbers are what the modules give on it; else they are zero, to be loaded.
+def put(model: nn.Module, specs: Specs) -> None:
+    """Put constants in the place of layers, in place; with the layers' biases, where they fit.
 
     Raises:
         ArtefactError: the model has no such module.
@@ -72,14 +66,14 @@ def put(model: nn.Module, specs: Specs, example: Any = None) -> None:
     check(model, specs)
     modules = dict(model.named_modules())
     made = {}
-    values = _values(model, specs, example) if specs and example is not None else {}
     for name, spec in specs.items():
         module = modules[name]
-        like = next((p for p in module.parameters() if p.is_floating_point()), None)
-        new = Constant(**_arguments(spec), like=like if spec["value"] else None)
-        new.train(module.training)
-        if new.value is not None and name in values:
-            new.value.data.copy_(values[name])
+        bias = getattr(module, "bias", None)
+        like = bias if isinstance(bias, Tensor) and spec["bias"] else None
+        windows = tuple(tuple(window) for window in spec["windows"])
+        new = Constant(spec["width"], spec["dim"], windows, like).train(module.training)
+        if new.bias is not None and like is not None and like.shape == new.bias.shape:
+            new.bias.data.copy_(like.detach())
         made[id(module)] = new
     for owner in list(model.modules()):
         for leaf, child in owner._modules.items():
@@ -96,7 +90,7 @@ def check(model: nn.Module, specs: Specs) -> None:
     for name, spec in specs.items():
         if wrong := checks.misfits(spec, KINDS):
             raise ArtefactError(
-                f"load: the constant in the place of {name}: {wrong}. Save it again."
+                f"load: the constant in the place of {name}: {wrong}. Save the model again."
             )
     modules = dict(model.named_modules())
     if missing := [name for name in specs if name not in modules]:
@@ -114,148 +108,60 @@ def outside(named: Mapping[str, T], specs: Specs) -> dict[str, T]:
 
 def renamed(names: Iterable[str], specs: Specs) -> set[str]:
     """The names of a state when constants stand in the place of modules."""
-    values = {f"{name}.value" for name, spec in specs.items() if spec["value"]}
-    return values | {*outside(dict.fromkeys(names), specs)}
+    biases = {f"{name}.bias" for name, spec in specs.items() if spec["bias"]}
+    return biases | {*outside(dict.fromkeys(names), specs)}
 
 
-def _arguments(spec: Spec) -> Spec:
-    windows = tuple(tuple(window) for window in spec["windows"])
-    return {k: spec[k] for k in ("width", "dim", "others")} | {"windows": windows}
-
-
-def _spec(
-    width: int, dim: int, value: bool, windows: Sequence[list[int]] = (), others: int = 0
-) -> Spec:
-    return {"width": width, "dim": dim, "windows": [*windows], "others": others, "value": value}
-
-
-def _layer(module: nn.Module, value: bool | None = None) -> Spec:
-    """The constant that a layer is whose inputs are all zero: its bias."""
+def _layer(module: nn.Module, alive: bool) -> Spec:
+    """The constant that a linear layer or a convolution is; without its bias if not `alive`."""
     bias, weight = getattr(module, "bias", None), module.weight
     assert isinstance(weight, Tensor)
-    value = isinstance(bias, Tensor) if value is None else value
-    if not isinstance(module, _ConvNd):
-        return _spec(outputs_of(weight, 0 if type(module).__name__ == "Conv1D" else 1), -1, value)
-    assert not isinstance(module.padding, str)
-    numbers = module.kernel_size, module.stride, module.padding, module.dilation
-    windows = [
-        [k, stride, 2 * pad, dilation] for k, stride, pad, dilation in zip(*numbers, strict=True)
-    ]
-    return _spec(module.out_channels, -1 - len(windows), value, windows)
+    windows: list[list[int]] = []
+    if isinstance(module, _ConvNd):
+        assert not isinstance(module.padding, str)
+        sizes = module.kernel_size, module.stride, module.padding, module.dilation
+        windows = [[k, stride, 2 * pad, wide] for k, stride, pad, wide in zip(*sizes, strict=True)]
+        width = module.out_channels
+    else:
+        width = outputs_of(weight, 0 if type(module).__name__ == "Conv1D" else 1)
+    told = {"width": width, "dim": -1 - len(windows), "windows": windows}
+    return told | {"bias": alive and isinstance(bias, Tensor)}
 
 
-def _outermost(specs: Specs) -> Specs:
-    """Those that are not inside another one."""
-    return {
-        name: spec
-        for name, spec in specs.items()
-        if not any(name.startswith(f"{other}.") for other in specs)
-    }
-
-
-def _values(model: nn.Module, specs: Specs, example: Any) -> dict[str, Tensor]:
-    """What modules give on an example along the dimension of their constants.
-
-    Those are left out whose numbers differ along the others, as at the borders of an image.
-    """
-    found: dict[str, Tensor] = {}
-    handles = []
-    for name, spec in specs.items():
-        if not spec["value"]:
+def _dead(model: nn.Module, example: Any) -> Specs:
+    """The stock layers with weights whose calls no output depends on."""
+    trace = capture(model, example)[-1]
+    needed, tied = live(trace), several_names(model)
+    used = {number for k in needed for number in trace.calls[k].stack}
+    called = {m.name for m in trace.modules}
+    alive = {trace.modules[number].name for number in used}
+    found: Specs = {}
+    for name, module in model.named_modules():
+        own = {f"{name}.{leaf}" for leaf, _ in module.named_parameters()}
+        if name not in called or name in alive or not own or own & tied or heard(module):
             continue
-
-        def note(_m: nn.Module, _x: Any, out: Any, name: str = name, spec: Spec = spec) -> None:
-            first = out[0] if isinstance(out, tuple) else out
-            lines = first.detach().movedim(spec["dim"], 0).reshape(spec["width"], -1)
-            spread = (lines - lines[:, :1]).abs().max()
-            if spread <= 10 * torch.finfo(lines.dtype).eps * lines.abs().max():
-                found[name] = lines[:, 0].clone()
-
-        handles.append(model.get_submodule(name).register_forward_hook(note))
-    try:
-        _run(model, example)
-    finally:
-        for handle in handles:
-            handle.remove()
+        if stock(module) and not padded(module):
+            found[name] = _layer(module, False)
+        elif any(type(module).forward is kind.forward for kind in NORMS):
+            found |= _norm(name, module)
     return found
 
 
-def _run(model: nn.Module, example: Any) -> None:
-    dtypes = [p.dtype for p in model.parameters() if p.is_floating_point()]
-    kind = next(iter(dtypes), torch.float32)
-
-    def given(x: Any) -> Any:
-        moves = isinstance(x, Tensor) and x.is_floating_point() and len(set(dtypes)) == 1
-        return (x.to(kind) if moves else x).clone() if isinstance(x, Tensor) else x
-
-    args, kwargs = tree_map(given, arguments(example))
-    modes = {m: m.training for m in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng():
-            model(*args, **kwargs)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+def _norm(name: str, module: nn.Module) -> Specs:
+    """The constant of a norm's shape: channels come second, or last under a layer norm."""
+    weight = module.weight
+    if not isinstance(weight, Tensor) or weight.ndim != 1:
+        return {}
+    dim = 1 if isinstance(module, (_BatchNorm, nn.GroupNorm)) else -1
+    return {name: {"width": len(weight), "dim": dim, "windows": [], "bias": False}}
 
 
-def _shapes(model: nn.Module, example: Any) -> list[tuple[int, ...]]:
-    return [tuple(x.shape) for x in cap.capture(model, example)[-1].outputs]
-
-
-def _further(model: nn.Module, before: nn.Module, example: Any) -> Specs:
-    """Modules that are constants, or make what nothing reads, when the layers are constants.
-
-    `before` is the model with the layers.
-    """
-    reach = Reach(cap.capture(model, example)[-1])
-    found: Specs = {}
-    tied = several_names(model)
-    for name, module in model.named_modules():
-        calls = [call for call in reach.trace.modules if call.name == name]
-        own = {f"{name}.{leaf}" for leaf, _ in module.named_parameters()}
-        if not name or not calls or not own or own & tied or not _plain(module):
-            continue
-        mine = reach.inside(name)
-        dead = reach.live.isdisjoint(mine)
-        if dead or (len(calls) == 1 and reach.constant(mine, calls[0])):
-            spec = _shaped(before.get_submodule(name), calls[0], dead)
-            found |= {} if spec is None else {name: spec}
-    values = _values(copy.deepcopy(model).double(), found, example)
-    return {k: v for k, v in found.items() if not v["value"] or k in values}
-
-
-def _plain(module: nn.Module) -> bool:
-    """Whether a module may be replaced: it holds weights, nobody listens, it keeps nothing."""
-    heard = any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
-    names = inspect.signature(type(module).forward).parameters
-    keeps = any(word in name for name in names for word in KEEPS)
-    return any(True for _ in module.parameters()) and not heard and not keeps
-
-
-def _shaped(module: nn.Module, call: ModuleCall, dead: bool) -> Spec | None:
-    """The constant of a module's shape; None where its shape does not follow from what it gets."""
-    if dead and any(type(module).forward is kind.forward for kind in SAME) and not padded(module):
-        return _layer(module, False)
-    output = output_of(call.output)
-    every = (*call.inputs, *call.named.values())
-    given = next((x for x in every if isinstance(x, Tensor)), None)
-    if output is None or given is None or given.ndim != output.ndim or output.ndim < 2:
-        return None
-    others = len(call.output) - 1 if isinstance(call.output, tuple) else 0
-    differ = [d for d in range(output.ndim) if given.shape[d] != output.shape[d]]
-    if len(differ) > 1 or 0 in differ:
-        return None
-    dim = differ[0] if differ else _channels(module, output)
-    if dim is None:
-        return None
-    return _spec(output.shape[dim], dim - output.ndim, not dead, (), others)
-
-
-def _channels(module: nn.Module, output: Tensor) -> int | None:
-    """The dimension along which a module's last weights lie, where there is one such."""
-    if isinstance(module, _NormBase):
-        return 1
-    width = list(module.parameters())[-1].shape[0]
-    found = {d for d in (1, output.ndim - 1) if output.shape[d] == width}
-    return found.pop() if len(found) == 1 else None
+def _alike(one: nn.Module, other: nn.Module, example: Any) -> bool:
+    """Whether two models answer alike; on the meta device, whether in the same shapes."""
+    shapes = [[x.shape for x in capture(m, example)[-1].outputs] for m in (one, other)]
+    if shapes[0] != shapes[1]:
+        return False
+    if any(p.is_meta for p in one.parameters()):
+        return True
+    found = [answers(m, example, None) for m in (one, other)]
+    return difference(*found) <= ALIKE

@@ -70,8 +70,9 @@ def built(config: Config, device: str = "cpu") -> nn.Module:
 
 def uniform_or_dense(small: nn.Module, report: Report, dense: Config) -> Config:
     """What `config.json` is to say: see `uniform`, else the configuration before the cut."""
-    possible = dense and not report.constants
-    return (uniform(small, report, dense) if possible else None) or dense
+    if report.constants:
+        return {}  # from_pretrained would make the layers that went anew, with random weights
+    return (uniform(small, report, dense) if dense else None) or dense
 
 
 def uniform(small: nn.Module, report: Report, dense: Config) -> Config | None:

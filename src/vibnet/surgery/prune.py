@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -194,7 +195,9 @@ def prune(
             rest = torch.as_tensor(kept).double() if multipliers is None else multipliers
             other, _ = smaller(inner, graph, exact, rest)
             its = depth.removed(other, example, graph.branches.layers(gone))
-        gap = compare(reference, inner, other, graph, exact, rest, example, its)
+        gap = compare(
+            reference, inner, other, graph, exact, rest, example, partial(depth.put, specs=its)
+        )
         if other is not small:
             moved = apart(other, small, example)
     count = tuple(sum(p.numel() for p in m.parameters()) for m in (inner, small))

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from vibnet.graph.sites.branches import held
 from vibnet.graph.sites.constraints import Mask
 from vibnet.graph.sites.structure import Graph
 from vibnet.graph.trial.cut import cut
-from vibnet.surgery import depth
 from vibnet.surgery.fold import bare, closed, fold
 from vibnet.surgery.gated import Gated
 
@@ -215,7 +215,7 @@ def compare(
     kept: Mask,
     multipliers: Tensor | None,
     example: Any,
-    constants: depth.Specs | None = None,
+    finish: Callable[[nn.Module], None] = lambda _model: None,
 ) -> float | None:
     """How far the small model's answers are from those of the model it was cut from.
 
@@ -226,7 +226,7 @@ def compare(
 
     Args:
         model: the gated model, or for a given plan the plain one.
-        constants: what stands in the small model in the place of modules.
+        finish: what is done to a model after the cut.
 
     Returns:
         The largest difference as a part of the output's scale, or None where nothing could be
@@ -247,7 +247,7 @@ def compare(
     if finer is not None:
         twin = _folded(inner, graph, multipliers, finer)
         cut(twin, graph, held(graph.sites, kept))
-        depth.put(twin, constants or {}, example)
+        finish(twin)
         gap = _check(exact, [answers(twin, x, finer) for x in inputs], noise)
         whole = model if isinstance(model, Gated) else closed(inner, graph, kept)
         rounded = [answers(whole, x, own) for x in inputs]

@@ -10,18 +10,32 @@ import numpy.typing as npt
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from vibnet.graph.capture.memory import storage
+from vibnet.graph.capture.reach import writing
 from vibnet.graph.capture.trace import Trace
 from vibnet.graph.sites.constraints import Mask
 
 SAME = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d  # and what computes as they do
+READERS = nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer
+SHAPES = {  # operators that take of a tensor its shape alone
+    *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
+    *("randint_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
+}
+
+
+Place = tuple[int, int]  # of a tensor: its identity, and the memory that it lies in
 
 
 @dataclass(frozen=True)
 class Step:
-    """A call: the tensors that it is given and those that it makes, and its module."""
+    """A call: the tensors that it is given and those that it makes, whether it writes, its module.
 
-    given: tuple[int, ...]
-    made: tuple[int, ...]
+    What is taken for its shape alone is not among those given.
+    """
+
+    given: tuple[Place, ...]
+    made: tuple[Place, ...]
+    writes: bool
     module: str
 
 
@@ -38,25 +52,31 @@ class Branches:
 
     readers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
-    inputs: frozenset[int] = frozenset()
-    outputs: frozenset[int] = frozenset()
+    inputs: tuple[Place, ...] = ()
+    outputs: tuple[Place, ...] = ()
 
     def layers(self, sites: Collection[str]) -> tuple[str, ...]:
         """The layers that become constants when these sites are empty."""
         return tuple(dict.fromkeys(r for site in sites for r in self.readers[site]))
 
-    def reached(self, empty: Collection[str]) -> set[int]:
-        """The tensors that depend on an input when sites have no unit left."""
+    def reached(self, empty: Collection[str]) -> list[Place]:
+        """The outputs that depend on an input when sites have no unit left."""
         constant = set(self.layers(empty))
-        found = set(self.inputs)
+        found = {x for x, _ in self.inputs}
+        written: set[int] = set()  # memory that something was written into which does
+
+        def depends(places: Sequence[Place]) -> bool:
+            return any(x in found or memory in written for x, memory in places)
+
         for step in self.steps:
-            if step.module not in constant and not found.isdisjoint(step.given):
-                found.update(step.made)
-        return found
+            if step.module not in constant and depends(step.given):
+                found.update(x for x, _ in step.made)
+                written.update(memory for _, memory in step.made if step.writes)
+        return [place for place in self.outputs if depends([place])]
 
     def answers(self, empty: Collection[str]) -> bool:
         """Whether every output still depends on an input when sites have no unit left."""
-        return self.outputs <= self.reached(empty)
+        return len(self.reached(empty)) == len(self.outputs)
 
 
 NO_BRANCHES = Branches()
@@ -107,12 +127,18 @@ def find(graph: Any, trace: Trace, model: nn.Module) -> Branches:
     All columns of their readers must be theirs, and no constraint may bind them to others.
     """
     steps = tuple(
-        Step(tuple(map(id, call.given)), tuple(map(id, call.results)), call.module)
+        Step(
+            () if call.op in SHAPES else _places(call.given),
+            _places(call.results),
+            writing(call),
+            call.module,
+        )
         for call in trace.calls
     )
-    inputs = frozenset(map(id, trace.inputs))
-    reached = Branches({}, steps, inputs).reached(())
-    outputs = frozenset(id(x) for x in trace.outputs if id(x) in reached)
+    inputs = _places(trace.inputs)
+    outputs = tuple(Branches({}, steps, inputs, _places(trace.outputs)).reached(()))
+    if not outputs:
+        return NO_BRANCHES
     bound = _bound(graph)
     readers = {
         site.name: found
@@ -123,6 +149,10 @@ def find(graph: Any, trace: Trace, model: nn.Module) -> Branches:
     every = Branches(readers, steps, inputs, outputs)
     alone = {name: found for name, found in readers.items() if every.answers([name])}
     return Branches(alone, steps, inputs, outputs)
+
+
+def _places(tensors: Sequence[Tensor]) -> tuple[Place, ...]:
+    return tuple((id(x), storage(x)) for x in tensors)
 
 
 def _bound(graph: Any) -> Mask:
@@ -142,7 +172,7 @@ def _readers(graph: Any, units: npt.NDArray[np.int64], model: nn.Module) -> tupl
     """The layers that read units and nothing else; none where anything else reads them."""
     names = []
     modules = dict(model.named_modules())
-    tied = several_names(model)
+    tied, looked_at = several_names(model), _looked_at(model)
     for reader in graph.readers:
         mine = np.isin(reader.units, units)
         if not mine.any():
@@ -150,7 +180,9 @@ def _readers(graph: Any, units: npt.NDArray[np.int64], model: nn.Module) -> tupl
         name, _, leaf = reader.parameter.rpartition(".")
         module = modules.get(name)
         plain = mine.all() and reader.foldable and reader.groups == 1 and leaf == "weight"
-        if not plain or module is None or not _replaceable(module) or reader.parameter in tied:
+        if not plain or module is None or name in looked_at or reader.parameter in tied:
+            return ()
+        if not stock(module) or padded(module) or heard(module):
             return ()
         names.append(name)
     return tuple(names)
@@ -164,12 +196,27 @@ def several_names(model: nn.Module) -> set[str]:
     return {name for found in names.values() if len(found) > 1 for name in found}
 
 
-def _replaceable(module: nn.Module) -> bool:
-    """Whether a layer's forward is the stock one, and nobody listens to it."""
-    stock = any(type(module).forward is kind.forward for kind in SAME)
+def stock(module: nn.Module) -> bool:
+    """Whether a layer computes as torch's linear layer or convolution, or transformers' Conv1D."""
     conv1d = type(module).__name__ == "Conv1D" and getattr(module, "nf", None) is not None
-    heard = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-    return (stock or conv1d) and not padded(module) and not heard
+    return conv1d or any(type(module).forward is kind.forward for kind in SAME)
+
+
+def heard(module: nn.Module) -> bool:
+    """Whether somebody has hooks on a module."""
+    hooks = module._forward_hooks, module._forward_pre_hooks
+    return any((*hooks, module._backward_hooks, module._backward_pre_hooks))
+
+
+def _looked_at(model: nn.Module) -> set[str]:
+    """The layers whose weights a stock module reads past them."""
+    return {
+        f"{name}.{leaf}" if name else leaf
+        for name, module in model.named_modules()
+        if isinstance(module, READERS)
+        for leaf, _ in module.named_modules()
+        if leaf
+    }
 
 
 def padded(module: nn.Module) -> bool:
