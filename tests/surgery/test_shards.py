@@ -111,6 +111,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     refused(r"part-2\.safetensors cannot be read", model, wanted, source, tmp_path)
     (source / "model.safetensors.index.json").write_text("[]")
     refused(r"index\.json cannot be read", model, wanted, source, tmp_path)
+    for text in ('{"weight_map": {"a": 3}}', '{"weight_map": {"a": null}}', '{"weight_map": {}}'):
+        (source / "model.safetensors.index.json").write_text(text)
+        refused(r"index\.json cannot be read", model, wanted, source, tmp_path)
 
 
 def test_the_whole_model_is_never_written_over(tmp_path):
@@ -164,3 +167,21 @@ def test_verify_is_yes_or_no(tmp_path):
     model = three()
     with pytest.raises(ConfigError, match="verify must be"):
         prune_files(model, halved(model, EXAMPLE), EXAMPLE, tmp_path, tmp_path, verify="layers")
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path):
+    model = three()
+    source = files(model, tmp_path / "whole")
+    save_file({"0.bias": torch.ones(6)}, source / "part-3.safetensors")
+    with pytest.raises(ArtefactError, match=r"0\.bias is in part-0.* and in part-3"):
+        prune_files(model, halved(model, EXAMPLE), EXAMPLE, source, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
+
+
+def test_an_example_without_numbers_verifies_nothing(tmp_path):
+    model, nothing = three(), torch.zeros(0, 4)
+    source = files(model, tmp_path / "whole")
+    wanted = halved(model, nothing)
+    report = prune_files(model, wanted, nothing, source, tmp_path / "small", verify=True)
+    assert report.difference is None
+    assert vibnet.prune(model, wanted, nothing)[1].difference is None

@@ -151,6 +151,8 @@ class Layerwise:
         answers = [[x for x, _ in record.answers] for record in self.records]
         if len(answers) == 2 and not any(differences(*answers)):
             return None
+        if not any(x.numel() for given in answers for x in given):
+            return None  # an example without numbers shows nothing
         return max(gaps)
 
     def _compare(self, model: nn.Module, record: _Record) -> float:
@@ -208,7 +210,9 @@ def _gap(module: str, old: Tensor, scale: float, new: Tensor) -> float:
     (gap,) = differences([old], [_numbers(new)])
     if not gap <= EXACT * scale:
         what = f"moved by {gap / max(scale, 1e-30):.1e} of their scale, {EXACT:.0e} is allowed"
-        if gap == math.inf:
+        if gap == math.inf and new.shape == old.shape:
+            what = "are no finite numbers where the whole model's are, or the other way round"
+        elif gap == math.inf:
             what = f"have shape {tuple(new.shape)} instead of {tuple(old.shape)}"
         raise VerificationError(
             f"the small model computes something else: outputs of {module} {what}. Nothing of it "

@@ -118,8 +118,13 @@ def _files(folder: Path) -> list[Path]:
     if index.is_file():
         try:
             found = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            if wrong := [name for name in found if not isinstance(name, str)] or not found:
+                raise TypeError(f"weight_map names no files: {wrong}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ArtefactError(f"prune_files: {index} cannot be read ({error!r}).") from error
+            raise ArtefactError(
+                f"prune_files: {index} cannot be read ({error!r}). Write it again, or take it "
+                f"away: then all safetensors files of the folder are read."
+            ) from error
         return [folder / name for name in found]
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -152,8 +157,15 @@ def _checked(model: nn.Module, files: list[Path]) -> dict[str, str]:
     names: dict[str, str] = {}
     wanted = set(known.values())
     kind, where = type(model).__name__, files[0].parent
+    seen: dict[str, str] = {}
     for file, found in _shapes(files).items():
         for name, shape in found.items():
+            if name in seen:
+                raise ArtefactError(
+                    f"prune_files: {name} is in {seen[name]} and in {file}, and which of them "
+                    f"counts is not known. Leave one out, or write an index that names the files."
+                )
+            seen[name] = file
             if name not in shapes:
                 raise ArtefactError(
                     f"prune_files: {file} in {where} holds {name}, which this {kind} does not have "

@@ -259,4 +259,6 @@ def compare(
     moved = _check(exact, [answers(small, x, own) for x in inputs], noise)
     if len(exact) == 2 and not any(differences(*exact)):
         return None
+    if not any(x.numel() for given in exact for x in given):
+        return None  # an example without numbers shows nothing
     return moved if gap is None else gap
