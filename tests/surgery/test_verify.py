@@ -379,3 +379,24 @@ def test_zero_times_infinity_is_no_number_and_is_refused():
     small, report = prune(gated, verify=False)
     assert small[0].out_features == 3
     assert "not verified" in str(report)
+
+
+class OwnType(nn.Module):
+    """A forward that makes tensors of single precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 8), nn.LSTM(8, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x):
+        start = torch.zeros(1, len(x), 5, dtype=torch.float32)
+        return self.c(self.b(self.a(x), (start, start))[0])
+
+
+def test_a_model_that_does_not_run_in_double_precision_is_verified_in_its_own():
+    torch.manual_seed(0)
+    gated = vibnet.attach(OwnType(), torch.randn(3, 5, 4))
+    gated.gate("a").log_var.data[:3] = 5.0
+    small, report = vibnet.prune(gated.eval())
+    assert small.a.out_features == 5
+    assert report.difference < 1e-5

@@ -239,10 +239,20 @@ def compare(
     own = next(iter(dtypes)) if len(dtypes) == 1 else None  # of several types, each stays
     size = sum(p.numel() * p.element_size() for p in inner.parameters())
     finer = torch.float64 if size < LARGEST_DOUBLE and dtypes != {torch.float64} else None
-    whole = model
-    if not isinstance(model, Gated):
-        whole = closed(_folded(inner, graph, multipliers, finer), graph, kept)
-    inputs, exact, noise = reference(whole, example, finer or own)
+
+    def seen() -> tuple[list[Any], Answers, list[list[float]]]:
+        whole = model
+        if not isinstance(model, Gated):
+            whole = closed(_folded(inner, graph, multipliers, finer), graph, kept)
+        return reference(whole, example, finer or own)
+
+    try:
+        inputs, exact, noise = seen()
+    except Exception:
+        if finer is None:
+            raise
+        finer = None  # the forward makes tensors of its own type: in that, then
+        inputs, exact, noise = seen()
     gap = None
     if finer is not None:
         twin = _folded(inner, graph, multipliers, finer)
