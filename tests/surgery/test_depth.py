@@ -120,11 +120,10 @@ def test_layers_and_what_feeds_them_go():
     gated = gone(Mixer(), TOKENS, "mlp.up", "tail.0")
     small, report = prune(gated)
     check(gated, small, TOKENS)
-    names = {"mlp.up", "mlp.down", "norm", "tail.0", "tail.2"}
+    names = {"mlp.up", "mlp.down", "tail.0", "tail.2"}
     assert set(report.constants) == names
     assert all(isinstance(small.get_submodule(name), Constant) for name in names)
     assert small.mlp.down.bias.shape == (6,)
-    assert small.norm.bias is None
     assert small.tail[2].bias is None
 
 
@@ -133,7 +132,7 @@ def test_a_layer_that_somebody_listens_to_stays():
         model = Mixer()
         getattr(model.mlp.up, hook)(lambda m, *x: None)
         _, report = prune(gone(model, TOKENS, "mlp.up"))
-        assert set(report.constants) == {"mlp.down", "norm"}
+        assert set(report.constants) == {"mlp.down"}
 
 
 class Asking(Mixer):
@@ -163,7 +162,7 @@ def test_a_layer_is_replaced_where_its_module_cannot_be():
     gated = gone(Typed(), TOKENS, "mlp.up")
     small, report = prune(gated)
     check(gated, small, TOKENS)
-    assert set(report.constants) == {"mlp.up", "mlp.down", "norm"}
+    assert set(report.constants) == {"mlp.up", "mlp.down"}
 
 
 class Written(nn.Module):
@@ -207,6 +206,23 @@ def test_other_lengths_numbers_and_flags_than_the_examples():
     torch.testing.assert_close(small(x, 0.5), gated(x, 0.5))
     mask = torch.zeros(2, 9, 1, dtype=torch.float64)
     torch.testing.assert_close(small(x, 1.0, mask), gated(x, 1.0, mask))
+
+
+class Elsewhere(Mixer):
+    """A norm in front of a branch that is read elsewhere too, where a flag says so."""
+
+    def forward(self, x, more=False):
+        x = self.stem(x)
+        normed = self.norm(x)
+        out = x + self.mlp(normed)[0]
+        return self.head(out + normed if more else out)
+
+
+def test_what_makes_more_than_the_units_that_went_stays():
+    gated = gone(Elsewhere(), TOKENS, "mlp.up")
+    small, report = prune(gated)
+    assert set(report.constants) == {"mlp.up", "mlp.down"}
+    torch.testing.assert_close(small(TOKENS.double(), True), gated(TOKENS.double(), True))
 
 
 def test_stock_modules_that_read_weights_past_a_layer_keep_it():

@@ -13,7 +13,7 @@ from torch import nn
 from vibnet.cli import given, say
 from vibnet.cost import Layer, cuttable_time, layers
 from vibnet.errors import ArtefactError, ConfigError
-from vibnet.graph.sites.constraints import legal
+from vibnet.graph.sites.branches import fewest
 from vibnet.graph.sites.nested import nesting
 from vibnet.graph.sites.prices import totals
 from vibnet.graph.sites.stock import ready
@@ -76,7 +76,7 @@ def reach(graph: Graph) -> Reach:
         return Reach(0.0, 0.0)
     none = np.zeros(graph.total, dtype=np.bool_)
     units = [site.units for site in graph.sites]
-    least = legal(none, np.zeros(graph.total), units, graph.blocks, nesting=nesting(graph))
+    least = fewest(graph, none, np.zeros(graph.total), inner=nesting(graph))
     sited = np.concatenate(units)
     kept = np.ones(graph.total, dtype=np.bool_)
     kept[sited] = least[sited]

@@ -12,7 +12,9 @@ from vibnet.errors import ArtefactError
 from vibnet.graph import checks
 from vibnet.graph.capture.capture import capture
 from vibnet.graph.capture.reach import live
-from vibnet.graph.sites.branches import heard, outputs_of, padded, several_names, stock
+from vibnet.graph.sites.branches import empty, feeding, heard, padded, several_names, stock
+from vibnet.graph.sites.constraints import Mask
+from vibnet.graph.sites.structure import Graph
 from vibnet.layers import Constant
 from vibnet.surgery.verify import answers, difference
 
@@ -24,29 +26,32 @@ NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNo
 ALIKE = 1e-5  # of the answers' scale: nothing but zeros has gone
 
 
-def removed(small: nn.Module, example: Any, readers: Sequence[str]) -> Specs:
+def removed(small: nn.Module, example: Any, graph: Graph, kept: Mask) -> Specs:
     """Put constants in the place of layers without a unit to read, and of what feeds them.
 
-    The layers' weights must be zero: then they give their bias, whatever they are given. Stock
-    layers whose output no call needs any more are replaced too; what they give is of the shape it
-    had. Where the model does not run as before then, only the first are, or nothing is.
+    Their weights are zero: they give their bias, whatever they are given. Of what feeds them, stock
+    layers and norms are replaced too whose output no call needs any more; what they give is of the
+    shape it had. Where the model does not run as before then, only the first are, or nothing is.
 
     Args:
         small: a model that has been cut.
         example: what it is called with.
-        readers: the layers.
+        graph: of the model before the cut.
+        kept: the units that stay.
 
     Returns:
         By name what was put where, for `put`.
     """
+    readers = graph.branches.layers(empty(graph.sites, kept))
     if not readers:
         return {}
+    feeds = feeding(graph, kept)
     layers = {name: _layer(small.get_submodule(name), True) for name in readers}
     for more in (True, False):
         trial = copy.deepcopy(small)
         try:
             put(trial, layers)
-            specs = {**layers, **(_dead(trial, example) if more else {})}
+            specs = {**layers, **(_dead(trial, example, feeds) if more else {})}
             put(trial, {k: v for k, v in specs.items() if k not in layers})
             good = _alike(small, trial, example)
         except Exception:  # whatever a model says to a layer of another class
@@ -123,22 +128,22 @@ def _layer(module: nn.Module, alive: bool) -> Spec:
         windows = [[k, stride, 2 * pad, wide] for k, stride, pad, wide in zip(*sizes, strict=True)]
         width = module.out_channels
     else:
-        width = outputs_of(weight, 0 if type(module).__name__ == "Conv1D" else 1)
+        width = weight.shape[1 if type(module).__name__ == "Conv1D" else 0]
     told = {"width": width, "dim": -1 - len(windows), "windows": windows}
     return told | {"bias": alive and isinstance(bias, Tensor)}
 
 
-def _dead(model: nn.Module, example: Any) -> Specs:
-    """The stock layers with weights whose calls no output depends on."""
+def _dead(model: nn.Module, example: Any, among: Sequence[str]) -> Specs:
+    """The stock layers and norms, among some, whose calls no output depends on."""
     trace = capture(model, example)[-1]
     needed, tied = live(trace), several_names(model)
     used = {number for k in needed for number in trace.calls[k].stack}
-    called = {m.name for m in trace.modules}
     alive = {trace.modules[number].name for number in used}
     found: Specs = {}
-    for name, module in model.named_modules():
+    for name in among:
+        module = model.get_submodule(name)
         own = {f"{name}.{leaf}" for leaf, _ in module.named_parameters()}
-        if name not in called or name in alive or not own or own & tied or heard(module):
+        if name in alive or own & tied or heard(module):
             continue
         if stock(module) and not padded(module):
             found[name] = _layer(module, False)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from vibnet.errors import ConfigError
-from vibnet.graph.sites.branches import empty, opened
-from vibnet.graph.sites.constraints import Mask, legal
+from vibnet.graph.sites.branches import fewest
+from vibnet.graph.sites.constraints import Mask
 from vibnet.graph.sites.nested import nesting
 from vibnet.graph.sites.structure import Graph, Site
 from vibnet.layers import SelectedLinear
@@ -132,14 +132,7 @@ class Gated(nn.Module):
 
     def legal(self, wanted: Mask) -> Mask:
         """The units that stay when some are wanted: the constraints, the floor, the multiple."""
-        sites, score = self.graph.sites, self.score()
-        gone: set[str] = set()
-        if self.graph.branches.readers:
-            wanted = opened(self.graph.branches, sites, wanted, score)
-            gone = set(empty(sites, wanted))
-        floored = [s.units for s in sites if s.name not in gone]
-        blocks, inner = self.graph.blocks, self.nesting
-        return legal(wanted, score, floored, blocks, 1, self.multiple, inner)
+        return fewest(self.graph, wanted, self.score(), self.multiple, self.nesting)
 
     def _means(self, kept: Mask) -> Tensor:
         """The mean of every unit's own gate, 0 for those that go, float64, shape ``(units,)``."""

@@ -180,12 +180,11 @@ def prune(
     _refuse_computed(inner)
     if given and verify:
         _try_out(model, example)
-    gone = empty(graph.sites, kept)
     multipliers = gated.multipliers(kept) if gated is not None else None
-    if multipliers is None and gone:
+    if multipliers is None and empty(graph.sites, kept):
         multipliers = torch.as_tensor(kept).double()
     small, tensors = smaller(inner, graph, kept, multipliers)
-    constants = depth.removed(small, example, graph.branches.layers(gone))
+    constants = depth.removed(small, example, graph, kept)
     gap, moved = None, None
     if verify:
         reference = model if plan is None else inner
@@ -194,7 +193,7 @@ def prune(
         if (exact != kept).any():  # the exact part of the cut is verified, the rest is measured
             rest = torch.as_tensor(kept).double() if multipliers is None else multipliers
             other, _ = smaller(inner, graph, exact, rest)
-            its = depth.removed(other, example, graph.branches.layers(gone))
+            its = depth.removed(other, example, graph, exact)
         gap = compare(
             reference, inner, other, graph, exact, rest, example, partial(depth.put, specs=its)
         )

@@ -3,11 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from vibnet.graph.sites.branches import NO_BRANCHES, empty, held, opened
+from vibnet.graph.sites.branches import empty, feeding, fewest, held, opened
+from vibnet.graph.sites.paths import NO_BRANCHES
 from vibnet.graph.sites.structure import Request
 from vibnet.graph.trial.probe import analyse
 
-ASKED = Request(branches=True)
+ASKED = Request(branches=True, inexact=True)
 X = torch.ones(2, 6)
 
 
@@ -118,6 +119,19 @@ class Beside(Net):
         return self.left_down(self.left_up(x).relu()) + self.right_down(self.right_up(x).relu())
 
 
+class Normed(Net):
+    """A statistic over the units, which `allow_inexact` lets go."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(5)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        x = x + self.down(self.norm(self.up(x)))
+        return self.left_down(self.left_up(x).relu()) + self.right_down(self.right_up(x).relu())
+
+
 class Grouped(nn.Module):
     """Units that are bound to equal numbers in every group."""
 
@@ -139,9 +153,50 @@ class Grouped(nn.Module):
         (Wordy, "up"),
         (Beside, "up"),
         (Grouped, "up"),
+        (Normed, "up"),
     ],
 )
 def test_sites_stay_whose_readers_cannot_be_replaced(kind, whole):
     graph = graph_of(kind())
     assert whole in {s.name for s in graph.sites}
     assert whole not in graph.branches.readers
+
+
+def test_features_of_a_branch_stay():
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = nn.Conv1d(1, 3, 1), nn.Linear(18, 6)
+
+        def forward(self, x):
+            return x + self.down(self.up(x[:, None]).relu().flatten(1))
+
+    asked = Request(features=("down",), branches=True)
+    torch.manual_seed(0)
+    graph = analyse(Flat().eval(), X, asked)
+    assert {s.name for s in graph.sites} == {"up", "down:features"}
+    assert not graph.branches.readers
+
+
+def test_backward_hooks_are_heard():
+    for hook in ("register_full_backward_hook", "register_full_backward_pre_hook"):
+        model = Net()
+        getattr(model.down, hook)(lambda *x: None)
+        assert "up" not in graph_of(model).branches.readers
+
+
+def test_the_fewest_units_leave_branches_empty_and_one_unit_elsewhere():
+    graph = graph_of(Net())
+    nothing = np.zeros(graph.total, dtype=np.bool_)
+    kept = fewest(graph, nothing, np.linspace(0, 1, graph.total))
+    assert empty(graph.sites, kept) == ["up", "left_up"]
+    graph.branches = NO_BRANCHES
+    assert empty(graph.sites, fewest(graph, nothing, np.linspace(0, 1, graph.total))) == []
+
+
+def test_what_feeds_an_empty_site_makes_its_units_alone():
+    graph = graph_of(Net())
+    kept = np.ones(graph.total, dtype=np.bool_)
+    assert feeding(graph, kept) == []
+    kept[next(s for s in graph.sites if s.name == "up").units] = False
+    assert feeding(graph, kept) == ["down", "up"]

@@ -1,93 +1,29 @@
 """Sites that may go whole: what reads them becomes a constant, and the outputs still depend on
 the inputs, as a residual branch does not keep a network from answering."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from vibnet.graph.capture.memory import storage
-from vibnet.graph.capture.reach import writing
 from vibnet.graph.capture.trace import Trace
-from vibnet.graph.sites.constraints import Mask
+from vibnet.graph.sites.constraints import NOTHING_NESTED, Mask, Nesting, legal
+from vibnet.graph.sites.paths import NO_BRANCHES, Branches, paths
+from vibnet.graph.sites.structure import Graph, Site
 
 SAME = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d  # and what computes as they do
 READERS = nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer
-SHAPES = {  # operators that take of a tensor its shape alone
-    *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
-    *("randint_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
-}
 
 
-Place = tuple[int, int]  # of a tensor: its identity, and the memory that it lies in
-
-
-@dataclass(frozen=True)
-class Step:
-    """A call: the tensors that it is given and those that it makes, whether it writes, its module.
-
-    What is taken for its shape alone is not among those given.
-    """
-
-    given: tuple[Place, ...]
-    made: tuple[Place, ...]
-    writes: bool
-    module: str
-
-
-@dataclass(frozen=True)
-class Branches:
-    """The sites that may lose all their units.
-
-    Attributes:
-        readers: the layers that read them, by site.
-        steps: what a forward does.
-        inputs: its tensors.
-        outputs: its tensors that depend on the inputs.
-    """
-
-    readers: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    steps: tuple[Step, ...] = ()
-    inputs: tuple[Place, ...] = ()
-    outputs: tuple[Place, ...] = ()
-
-    def layers(self, sites: Collection[str]) -> tuple[str, ...]:
-        """The layers that become constants when these sites are empty."""
-        return tuple(dict.fromkeys(r for site in sites for r in self.readers[site]))
-
-    def reached(self, empty: Collection[str]) -> list[Place]:
-        """The outputs that depend on an input when sites have no unit left."""
-        constant = set(self.layers(empty))
-        found = {x for x, _ in self.inputs}
-        written: set[int] = set()  # memory that something was written into which does
-
-        def depends(places: Sequence[Place]) -> bool:
-            return any(x in found or memory in written for x, memory in places)
-
-        for step in self.steps:
-            if step.module not in constant and depends(step.given):
-                found.update(x for x, _ in step.made)
-                written.update(memory for _, memory in step.made if step.writes)
-        return [place for place in self.outputs if depends([place])]
-
-    def answers(self, empty: Collection[str]) -> bool:
-        """Whether every output still depends on an input when sites have no unit left."""
-        return len(self.reached(empty)) == len(self.outputs)
-
-
-NO_BRANCHES = Branches()
-
-
-def empty(sites: Sequence[Any], kept: Mask) -> list[str]:
+def empty(sites: Sequence[Site], kept: Mask) -> list[str]:
     """The sites of which nothing is kept."""
     return [site.name for site in sites if site.size and not kept[site.units].any()]
 
 
-def held(sites: Sequence[Any], kept: Mask) -> Mask:
+def held(sites: Sequence[Site], kept: Mask) -> Mask:
     """What weights hold: the units that stay, and one of every site of which none does.
 
     That one is multiplied by zero, until its reader is replaced.
@@ -101,7 +37,7 @@ def held(sites: Sequence[Any], kept: Mask) -> Mask:
 
 def opened(
     branches: Branches,
-    sites: Sequence[Any],
+    sites: Sequence[Site],
     kept: Mask,
     score: npt.NDArray[np.float64],
 ) -> Mask:
@@ -121,41 +57,55 @@ def opened(
     return kept
 
 
-def find(graph: Any, trace: Trace, model: nn.Module) -> Branches:
+def fewest(
+    graph: Graph,
+    wanted: Mask,
+    score: npt.NDArray[np.float64],
+    multiple: int = 1,
+    inner: Nesting = NOTHING_NESTED,
+) -> Mask:
+    """The units that stay when some are wanted: see `legal`; sites may be empty."""
+    gone: set[str] = set()
+    if graph.branches.readers:
+        wanted = opened(graph.branches, graph.sites, wanted, score)
+        gone = set(empty(graph.sites, wanted))
+    floored = [site.units for site in graph.sites if site.name not in gone]
+    return legal(wanted, score, floored, graph.blocks, 1, multiple, inner)
+
+
+def feeding(graph: Graph, kept: Mask) -> list[str]:
+    """The modules that make or carry units of empty sites and no others."""
+    gone = np.zeros(graph.total + 1, dtype=np.bool_)  # the last: no unit
+    for name in empty(graph.sites, kept):
+        gone[next(site.units for site in graph.sites if site.name == name)] = True
+    found = (
+        name.rpartition(".")[0]
+        for name, dims in graph.parameters.items()
+        if any(len(units) and gone[units].all() for units in dims)
+    )
+    return sorted(set(found))
+
+
+def find(graph: Graph, trace: Trace, model: nn.Module) -> Branches:
     """The sites that may go whole, by a forward in evaluation mode.
 
     All columns of their readers must be theirs, and no constraint may bind them to others.
     """
-    steps = tuple(
-        Step(
-            () if call.op in SHAPES else _places(call.given),
-            _places(call.results),
-            writing(call),
-            call.module,
-        )
-        for call in trace.calls
-    )
-    inputs = _places(trace.inputs)
-    outputs = tuple(Branches({}, steps, inputs, _places(trace.outputs)).reached(()))
-    if not outputs:
+    found = paths(trace)
+    if not found.outputs:
         return NO_BRANCHES
     bound = _bound(graph)
     readers = {
-        site.name: found
+        site.name: layers
         for site in graph.sites
-        if not (site.nested or site.ungated or site.inexact or bound[site.units].any())
-        and (found := _readers(graph, site.units, model))
+        if not (site.ungated or site.inexact or bound[site.units].any())
+        and (layers := _readers(graph, site.units, model))
     }
-    every = Branches(readers, steps, inputs, outputs)
-    alone = {name: found for name, found in readers.items() if every.answers([name])}
-    return Branches(alone, steps, inputs, outputs)
+    every = replace(found, readers=readers)
+    return replace(found, readers={k: v for k, v in readers.items() if every.answers([k])})
 
 
-def _places(tensors: Sequence[Tensor]) -> tuple[Place, ...]:
-    return tuple((id(x), storage(x)) for x in tensors)
-
-
-def _bound(graph: Any) -> Mask:
+def _bound(graph: Graph) -> Mask:
     """The units that others are bound to."""
     out = np.zeros(graph.total + 1, dtype=np.bool_)
     for units in (
@@ -168,7 +118,7 @@ def _bound(graph: Any) -> Mask:
     return out[:-1]
 
 
-def _readers(graph: Any, units: npt.NDArray[np.int64], model: nn.Module) -> tuple[str, ...]:
+def _readers(graph: Graph, units: npt.NDArray[np.int64], model: nn.Module) -> tuple[str, ...]:
     """The layers that read units and nothing else; none where anything else reads them."""
     names = []
     modules = dict(model.named_modules())
@@ -177,10 +127,11 @@ def _readers(graph: Any, units: npt.NDArray[np.int64], model: nn.Module) -> tupl
         mine = np.isin(reader.units, units)
         if not mine.any():
             continue
-        name, _, leaf = reader.parameter.rpartition(".")
+        name = reader.parameter.rpartition(".")[0]
         module = modules.get(name)
-        plain = mine.all() and reader.foldable and reader.groups == 1 and leaf == "weight"
-        if not plain or module is None or name in looked_at or reader.parameter in tied:
+        if not (mine.all() and reader.foldable) or module is None:
+            return ()
+        if name in looked_at or reader.parameter in tied:
             return ()
         if not stock(module) or padded(module) or heard(module):
             return ()
@@ -222,8 +173,3 @@ def _looked_at(model: nn.Module) -> set[str]:
 def padded(module: nn.Module) -> bool:
     """Whether a convolution's padding is a word, whose size follows from others."""
     return isinstance(module, _ConvNd) and isinstance(module.padding, str)
-
-
-def outputs_of(weight: Tensor, dim: int) -> int:
-    """How many numbers a layer gives whose columns are along a dimension of its weight."""
-    return weight.shape[1 - dim] if dim in (0, 1) else weight.shape[0]

@@ -9,11 +9,11 @@ from torch import nn
 
 from vibnet.graph import checks
 from vibnet.graph.labels.labels import Array
-from vibnet.graph.sites.branches import NO_BRANCHES, Branches
 from vibnet.graph.sites.constraints import EqualBlocks
 from vibnet.graph.sites.detours import Detour
 from vibnet.graph.sites.following import Norm
 from vibnet.graph.sites.numbers import Numbers
+from vibnet.graph.sites.paths import NO_BRANCHES, Branches
 from vibnet.graph.sites.places import Place
 
 
