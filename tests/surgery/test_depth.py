@@ -124,6 +124,7 @@ def test_layers_and_what_feeds_them_go():
     assert set(report.constants) == names
     assert all(isinstance(small.get_submodule(name), Constant) for name in names)
     assert small.mlp.down.bias.shape == (6,)
+    assert small.mlp.up.bias is None
     assert small.tail[2].bias is None
 
 
@@ -149,6 +150,35 @@ def test_where_the_model_does_not_run_with_constants_one_unit_stays():
     check(gated, small, TOKENS)
     assert not report.constants
     assert small.mlp.up.out_features == 1
+
+
+class Telling(Mixer):
+    """A model that tells classes apart in its forward."""
+
+    def forward(self, x):
+        return super().forward(x) * (1 if isinstance(self.mlp.down, nn.Linear) else 2)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_where_the_model_answers_otherwise_with_constants_nothing_is_replaced(verify):
+    gated = gone(Telling(), TOKENS, "mlp.up")
+    small, report = prune(gated, verify=verify)
+    check(gated, small, TOKENS)
+    assert not report.constants
+
+
+def test_constants_are_in_the_mode_of_the_model():
+    for mode in (True, False):
+        gated = gone(Mixer(), TOKENS, "mlp.up").train(mode)
+        small, _ = prune(gated)
+        assert small.mlp.down.training is mode
+
+
+def test_shapes_alone_are_cut_on_the_meta_device_too():
+    plan = vibnet.plan(Mixer(), TOKENS, remove_branches=True)
+    plan.kept["mlp.up"] = []
+    _, report = prune(Mixer().to("meta"), plan, TOKENS.to("meta"), verify=False)
+    assert set(report.constants) == {"mlp.up", "mlp.down"}
 
 
 class Typed(Mixer):

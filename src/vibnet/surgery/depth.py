@@ -1,4 +1,4 @@
-"""Take layers out of a small model that have become constants, and those that nothing reads."""
+"""Take layers out of a small model that have become constants, and those that only fed them."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from vibnet.errors import ArtefactError
 from vibnet.graph import checks
 from vibnet.graph.capture.capture import capture
-from vibnet.graph.capture.reach import live
-from vibnet.graph.sites.branches import empty, feeding, heard, padded, several_names, stock
+from vibnet.graph.sites.branches import empty, feeding, heard, padded, stock
 from vibnet.graph.sites.constraints import Mask
 from vibnet.graph.sites.structure import Graph
 from vibnet.layers import Constant
@@ -29,9 +28,10 @@ ALIKE = 1e-5  # of the answers' scale: nothing but zeros has gone
 def removed(small: nn.Module, example: Any, graph: Graph, kept: Mask) -> Specs:
     """Put constants in the place of layers without a unit to read, and of what feeds them.
 
-    Their weights are zero: they give their bias, whatever they are given. Of what feeds them, stock
-    layers and norms are replaced too whose output no call needs any more; what they give is of the
-    shape it had. Where the model does not run as before then, only the first are, or nothing is.
+    Their weights are zero: they give their bias, whatever they are given. Stock layers and norms
+    that make or carry the units that went, and no others, give zeros then, in the shape they had:
+    nothing else reads those units. Where the model does not answer as before then, only the first
+    are replaced, or nothing is.
 
     Args:
         small: a model that has been cut.
@@ -47,12 +47,10 @@ def removed(small: nn.Module, example: Any, graph: Graph, kept: Mask) -> Specs:
         return {}
     feeds = feeding(graph, kept)
     layers = {name: _layer(small.get_submodule(name), True) for name in readers}
-    for more in (True, False):
+    for specs in ({**_fed(small, feeds), **layers}, layers):
         trial = copy.deepcopy(small)
         try:
-            put(trial, layers)
-            specs = {**layers, **(_dead(trial, example, feeds) if more else {})}
-            put(trial, {k: v for k, v in specs.items() if k not in layers})
+            put(trial, specs)
             good = _alike(small, trial, example)
         except Exception:  # whatever a model says to a layer of another class
             continue
@@ -133,21 +131,14 @@ def _layer(module: nn.Module, alive: bool) -> Spec:
     return told | {"bias": alive and isinstance(bias, Tensor)}
 
 
-def _dead(model: nn.Module, example: Any, among: Sequence[str]) -> Specs:
-    """The stock layers and norms, among some, whose calls no output depends on."""
-    trace = capture(model, example)[-1]
-    needed, tied = live(trace), several_names(model)
-    used = {number for k in needed for number in trace.calls[k].stack}
-    alive = {trace.modules[number].name for number in used}
+def _fed(model: nn.Module, names: Sequence[str]) -> Specs:
+    """The stock layers and norms among modules, with zeros for what they give."""
     found: Specs = {}
-    for name in among:
+    for name in names:
         module = model.get_submodule(name)
-        own = {f"{name}.{leaf}" for leaf, _ in module.named_parameters()}
-        if name in alive or own & tied or heard(module):
-            continue
-        if stock(module) and not padded(module):
+        if stock(module) and not padded(module) and not heard(module):
             found[name] = _layer(module, False)
-        elif any(type(module).forward is kind.forward for kind in NORMS):
+        elif any(type(module).forward is kind.forward for kind in NORMS) and not heard(module):
             found |= _norm(name, module)
     return found
 
@@ -163,10 +154,8 @@ def _norm(name: str, module: nn.Module) -> Specs:
 
 def _alike(one: nn.Module, other: nn.Module, example: Any) -> bool:
     """Whether two models answer alike; on the meta device, whether in the same shapes."""
-    shapes = [[x.shape for x in capture(m, example)[-1].outputs] for m in (one, other)]
-    if shapes[0] != shapes[1]:
-        return False
     if any(p.is_meta for p in one.parameters()):
-        return True
+        shapes = [[x.shape for x in capture(m, example)[-1].outputs] for m in (one, other)]
+        return shapes[0] == shapes[1]
     found = [answers(m, example, None) for m in (one, other)]
     return difference(*found) <= ALIKE

@@ -132,6 +132,23 @@ class Normed(Net):
         return self.left_down(self.left_up(x).relu()) + self.right_down(self.right_up(x).relu())
 
 
+class Rooted(Normed):
+    """Units that close where they are written."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.RMSNorm(5, eps=1e-6)
+
+
+class Functional(Net):
+    """A reader that is used past its module, so that its units have no gate."""
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        x = x + nn.functional.linear(self.up(x).relu(), self.down.weight, self.down.bias)
+        return self.left_down(self.left_up(x).relu()) + self.right_down(self.right_up(x).relu())
+
+
 class Grouped(nn.Module):
     """Units that are bound to equal numbers in every group."""
 
@@ -154,6 +171,8 @@ class Grouped(nn.Module):
         (Beside, "up"),
         (Grouped, "up"),
         (Normed, "up"),
+        (Rooted, "up"),
+        (Functional, "up"),
     ],
 )
 def test_sites_stay_whose_readers_cannot_be_replaced(kind, whole):
@@ -171,11 +190,21 @@ def test_features_of_a_branch_stay():
         def forward(self, x):
             return x + self.down(self.up(x[:, None]).relu().flatten(1))
 
+    class Both(Flat):
+        def __init__(self):
+            super().__init__()
+            self.other = nn.Conv1d(3, 1, 1)
+
+        def forward(self, x):
+            h = self.up(x[:, None]).relu()
+            return x + self.down(h.flatten(1)) + self.other(h)[:, 0]
+
     asked = Request(features=("down",), branches=True)
-    torch.manual_seed(0)
-    graph = analyse(Flat().eval(), X, asked)
-    assert {s.name for s in graph.sites} == {"up", "down:features"}
-    assert not graph.branches.readers
+    for kind in (Flat, Both):
+        torch.manual_seed(0)
+        graph = analyse(kind().eval(), X, asked)
+        assert {s.name for s in graph.sites} == {"up", "down:features"}
+        assert not graph.branches.readers
 
 
 def test_backward_hooks_are_heard():

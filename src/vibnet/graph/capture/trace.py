@@ -80,6 +80,11 @@ class Call:
         return self.op == "clone" and self.kwargs.get("memory_format") is not None
 
     @property
+    def writes(self) -> bool:
+        """Whether it writes into a tensor that it is given."""
+        return self.op.endswith("_") or "out" in self.kwargs
+
+    @property
     def kind(self) -> str:
         """The operator, whether or not `reshape` had to copy before it."""
         return "view" if self.op == "_unsafe_view" else self.op

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from vibnet.graph.capture.memory import storage
-from vibnet.graph.capture.reach import writing
 from vibnet.graph.capture.trace import Trace
 
 SHAPES = {  # operators that take of a tensor its shape alone
@@ -78,7 +77,7 @@ def paths(trace: Trace) -> Branches:
         Step(
             () if call.op in SHAPES else _places(call.given),
             _places(call.results),
-            writing(call),
+            call.writes,
             call.module,
         )
         for call in trace.calls
