@@ -119,3 +119,16 @@ def test_a_save_that_is_stopped_leaves_the_checkpoints_there_were(tmp_path, monk
     checkpoint.save(tmp_path, 3, {"n": torch.full((3,), 3.0)}, {"n": 3})
     assert found(tmp_path) == 3
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_what_a_stop_before_the_tidying_left_goes_when_the_run_goes_on(tmp_path, monkeypatch):
+    two(tmp_path)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(checkpoint, "_tidy", lambda _folder: None)
+        checkpoint.save(tmp_path, 3, {"n": torch.full((3,), 3.0)}, {"n": 3})
+    (tmp_path / "000001.json").unlink()  # stopped while it tidied
+    assert len(list(tmp_path.iterdir())) == 5
+    assert found(tmp_path) == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("000002.json", "000002.safetensors", "000003.json", "000003.safetensors"),
+    ]

@@ -34,18 +34,21 @@ def save(folder: Path, number: int, tensors: dict[str, Tensor], body: dict[str, 
     body["digest"] = digest(body)
     write(folder / f"{number:06}.safetensors", content)
     write(folder / f"{number:06}.json", json.dumps(body).encode())
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Take away all but the last two, and what a program that was stopped has left."""
     for old in sorted(folder.glob("*.json"))[:-KEPT]:
-        old.unlink()
+        old.unlink(missing_ok=True)
     numbers = {path.stem for path in folder.glob("*.json")}
-    for old in folder.glob("*.safetensors"):
+    for old in (*folder.glob("*.safetensors"), *folder.glob(".*")):
         if old.stem not in numbers:
-            old.unlink()
-    for old in folder.glob(".*"):
-        old.unlink()  # begun by a program that was stopped
+            old.unlink(missing_ok=True)
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint, or None where none was ever finished.
+    """The newest whole checkpoint, or None where none was ever finished; the folder is tidied.
 
     Raises:
         ArtefactError: there are checkpoints, but all of them are damaged.
@@ -60,6 +63,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
             continue
         if digest(body) == stated and hashlib.sha256(content).hexdigest() == body["sha256"]:
             tensors = {k: v.clone() for k, v in load_tensors(content).items()}
+            _tidy(folder)  # the program may have been stopped before it did
             return tensors, body["body"]
     if found:
         raise ArtefactError(
