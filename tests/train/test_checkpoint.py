@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 
-from vibnet.errors import ArtefactError
+from vibnet.errors import ArtefactError, ConfigError
 from vibnet.train import checkpoint
 
 TENSORS = {"a/b.c": torch.arange(6.0).reshape(2, 3).T, "b": torch.tensor(3), "c": torch.empty(0, 4)}
@@ -121,14 +121,26 @@ def test_a_save_that_is_stopped_leaves_the_checkpoints_there_were(tmp_path, monk
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_what_a_stop_before_the_tidying_left_goes_when_the_run_goes_on(tmp_path, monkeypatch):
+def test_what_a_stop_before_the_tidying_left_can_be_taken_away(tmp_path, monkeypatch):
     two(tmp_path)
     with monkeypatch.context() as stopped:
-        stopped.setattr(checkpoint, "_tidy", lambda _folder: None)
+        stopped.setattr(checkpoint, "tidy", lambda _folder: None)
         checkpoint.save(tmp_path, 3, {"n": torch.full((3,), 3.0)}, {"n": 3})
     (tmp_path / "000001.json").unlink()  # stopped while it tidied
     assert len(list(tmp_path.iterdir())) == 5
     assert found(tmp_path) == 3
+    checkpoint.tidy(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         *("000002.json", "000002.safetensors", "000003.json", "000003.safetensors"),
     ]
+
+
+def test_the_place_is_beside_the_run(tmp_path):
+    assert checkpoint.place(None, resume=False) is None
+    assert checkpoint.place(tmp_path, resume=False) == tmp_path / "checkpoint"
+    two(tmp_path / "checkpoint")
+    assert checkpoint.place(tmp_path, resume=True) == tmp_path / "checkpoint"
+    with pytest.raises(ConfigError, match="Resume them, or name another folder"):
+        checkpoint.place(tmp_path, resume=False)
+    with pytest.raises(ConfigError, match="resume needs the folder"):
+        checkpoint.place(None, resume=True)

@@ -265,3 +265,12 @@ def test_what_attach_refuses_is_refused_before_training():
     with pytest.raises(ConfigError, match="weights must be one of"):
         fit(mlp(), toy, None, SHORT, options={"weights": "nothing"})
     assert toy.epochs == []
+
+
+def test_a_run_that_goes_on_takes_away_what_a_stop_left(tmp_path):
+    fit(mlp(), Toy(), None, SHORT, folder=tmp_path)
+    folder = tmp_path / "checkpoint"
+    there = sorted(p.name for p in folder.iterdir())
+    (folder / "000000.safetensors").write_bytes(b"of a checkpoint whose JSON went")
+    fit(mlp(), Toy(), None, SHORT, folder=tmp_path, resume=True)
+    assert sorted(p.name for p in folder.iterdir()) == there

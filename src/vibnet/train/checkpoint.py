@@ -9,11 +9,30 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from vibnet.errors import ArtefactError
+from vibnet.errors import ArtefactError, ConfigError
 from vibnet.surgery.files import write
 from vibnet.surgery.plan import digest
 
 KEPT = 2
+
+
+def place(folder: str | Path | None, resume: bool) -> Path | None:
+    """Where the checkpoints of a run go; None without a folder.
+
+    Raises:
+        ConfigError: nothing to resume from, or a folder that holds checkpoints already.
+    """
+    if folder is None:
+        if resume:
+            raise ConfigError("fit: resume needs the folder that holds the checkpoints.")
+        return None
+    where = Path(folder) / "checkpoint"
+    if not resume and any(where.glob("*.json")):
+        raise ConfigError(
+            f"fit: {where} holds checkpoints. Resume them, or name another folder: nothing is "
+            f"overwritten."
+        )
+    return where
 
 
 def save(folder: Path, number: int, tensors: dict[str, Tensor], body: dict[str, Any]) -> None:
@@ -34,10 +53,10 @@ def save(folder: Path, number: int, tensors: dict[str, Tensor], body: dict[str, 
     body["digest"] = digest(body)
     write(folder / f"{number:06}.safetensors", content)
     write(folder / f"{number:06}.json", json.dumps(body).encode())
-    _tidy(folder)
+    tidy(folder)
 
 
-def _tidy(folder: Path) -> None:
+def tidy(folder: Path) -> None:
     """Take away all but the last two, and what a program that was stopped has left."""
     for old in sorted(folder.glob("*.json"))[:-KEPT]:
         old.unlink(missing_ok=True)
@@ -48,7 +67,7 @@ def _tidy(folder: Path) -> None:
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint, or None where none was ever finished; the folder is tidied.
+    """The newest whole checkpoint, or None where none was ever finished.
 
     Raises:
         ArtefactError: there are checkpoints, but all of them are damaged.
@@ -63,7 +82,6 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
             continue
         if digest(body) == stated and hashlib.sha256(content).hexdigest() == body["sha256"]:
             tensors = {k: v.clone() for k, v in load_tensors(content).items()}
-            _tidy(folder)  # the program may have been stopped before it did
             return tensors, body["body"]
     if found:
         raise ArtefactError(

@@ -121,7 +121,7 @@ def fit(
     objective = objective or classification()
     if not isinstance(objective, Objective):
         objective = function(objective)
-    where = _checkpoints(folder, resume)
+    where = checkpoint.place(folder, resume)
     cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(cuda):
         torch.manual_seed(settings.seed)
@@ -130,6 +130,7 @@ def fit(
         state = State(settings, data.example, dict(options or {}), inner, data.steps)
         if where is not None and resume and (found := checkpoint.load(where)):
             saved.restore(state, *found)
+            checkpoint.tidy(where)  # the run may have been stopped before it did
             clock.go_on(found[1]["took"])
         else:
             with torch.random.fork_rng(cuda):  # what it refuses, it refuses before training
@@ -164,21 +165,6 @@ def check(model: nn.Module, example: Any, settings: Settings, options: Mapping[s
                 f"the budget {settings.budget} is kept by epochs with gates, and gate_epochs is 0."
             )
         budget.check(gated)
-
-
-def _checkpoints(folder: str | Path | None, resume: bool) -> Path | None:
-    """Where checkpoints go."""
-    if folder is None:
-        if resume:
-            raise ConfigError("fit: resume needs the folder that holds the checkpoints.")
-        return None
-    where = Path(folder) / "checkpoint"
-    if not resume and any(where.glob("*.json")):
-        raise ConfigError(
-            f"fit: {where} holds checkpoints. Resume them, or name another folder: nothing is "
-            f"overwritten."
-        )
-    return where
 
 
 def _result(state: State, clock: Clock, formats: Formats, done: bool) -> Fit:
