@@ -195,6 +195,26 @@ def test_a_layer_is_replaced_where_its_module_cannot_be():
     assert set(report.constants) == {"mlp.up", "mlp.down"}
 
 
+class Worded(nn.Module):
+    """A branch whose first convolution states its padding by a word."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.up = nn.Conv2d(1, 3, 1), nn.Conv2d(3, 4, 3, padding="same")
+        self.down, self.head = nn.Conv2d(4, 3, 1), nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head((x + self.down(self.up(x).relu())).mean((2, 3)))
+
+
+def test_a_layer_whose_shape_is_no_formula_of_numbers_stays():
+    gated = gone(Worded(), IMAGE, "up")
+    small, report = prune(gated)
+    check(gated, small, IMAGE)
+    assert set(report.constants) == {"down"}
+
+
 class Written(nn.Module):
     """The outputs are written through slices, and added to what only has the shape of the input."""
 
