@@ -400,3 +400,20 @@ def test_a_model_that_does_not_run_in_double_precision_is_verified_in_its_own():
     small, report = vibnet.prune(gated.eval())
     assert small.a.out_features == 5
     assert report.difference < 1e-5
+
+
+def test_a_small_model_that_does_not_run_is_refused_by_name(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    gated = vibnet.attach(model, torch.randn(3, 4))
+    gated.gate("0").log_var.data[:3] = 5.0
+    forward = nn.Linear.forward
+
+    def fails(layer, x):
+        if layer.out_features == 5:
+            raise ValueError("five is too few")
+        return forward(layer, x)
+
+    monkeypatch.setattr(nn.Linear, "forward", fails)
+    with pytest.raises(VerificationError, match=r"does not run: five is too few \(at "):
+        vibnet.prune(gated.eval())

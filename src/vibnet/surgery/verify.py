@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from vibnet.errors import VerificationError
+from vibnet.graph.capture.capture import place_of
 from vibnet.graph.capture.example import arguments, tensors
 from vibnet.graph.sites.branches import held
 from vibnet.graph.sites.constraints import Mask
@@ -173,6 +174,21 @@ def _check(exact: Answers, found: Answers, noise: list[list[float]]) -> float:
     return max(map(difference, exact, found))
 
 
+def _told(small: nn.Module, example: Any, dtype: torch.dtype | None) -> list[Tensor]:
+    """The answers of a small model.
+
+    Raises:
+        VerificationError: it has none.
+    """
+    try:
+        return answers(small, example, dtype)
+    except Exception as error:
+        raise VerificationError(
+            f"the small model does not run: {error} (at {place_of(error)}). Nothing was changed. "
+            f"Please report the model."
+        ) from error
+
+
 def agree(one: nn.Module, other: nn.Module, example: Any) -> bool:
     """Whether two models answer alike, in their own types, as far as rounding lets one tell."""
     inputs, exact, noise = reference(one, example, None)
@@ -258,7 +274,7 @@ def compare(
         twin = _folded(inner, graph, multipliers, finer)
         cut(twin, graph, held(graph.sites, kept))
         finish(twin)
-        gap = _check(exact, [answers(twin, x, finer) for x in inputs], noise)
+        gap = _check(exact, [_told(twin, x, finer) for x in inputs], noise)
         whole = model if isinstance(model, Gated) else closed(inner, graph, kept)
         rounded = [answers(whole, x, own) for x in inputs]
         eps = max(torch.finfo(kind).eps for kind in dtypes)
@@ -266,7 +282,7 @@ def compare(
             [max(one, eps * _floor(x)) for one, x in zip(gaps, old, strict=True)]
             for gaps, old in zip(map(differences, exact, rounded), exact, strict=True)
         ]
-    moved = _check(exact, [answers(small, x, own) for x in inputs], noise)
+    moved = _check(exact, [_told(small, x, own) for x in inputs], noise)
     if len(exact) == 2 and not any(differences(*exact)):
         return None
     if not any(x.numel() for given in exact for x in given):

@@ -8,7 +8,7 @@ from networks import NETWORKS
 from torch import nn
 
 from vibnet.graph.capture.capture import capture
-from vibnet.graph.trial.compare import alike
+from vibnet.graph.trial.compare import alike, different
 from vibnet.graph.trial.probe import analyse
 
 IMAGES = torch.randn(2, 3, 8, 8)
@@ -122,3 +122,8 @@ def test_random_numbers_in_evaluation_pin_by_name(change):
     graph = analyse(Numbers(change), IMAGES)
     assert graph.sites == []
     assert "draws random numbers for it in evaluation" in graph.pinned[0].reason
+
+
+def test_more_numbers_than_before_are_other_numbers():
+    assert different([1, 2], [1]) == ([1, 2], [1])
+    assert different([], [3]) == ([], [3])

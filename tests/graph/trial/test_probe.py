@@ -7,7 +7,7 @@ import torch
 from networks import NETWORKS
 from torch import nn
 
-from vibnet import plan, prune
+from vibnet import attach, plan, prune
 from vibnet.graph.capture.capture import capture
 from vibnet.graph.labels.labeller import Labeller
 from vibnet.graph.labels.rules import TABLE
@@ -340,3 +340,32 @@ def test_a_path_that_only_sizes_decide_is_held_to_the_end():
 
     found = plan(Decides(), torch.randn(9, 4))
     assert "takes another path" in found.pinned["a"]
+
+
+class Overlapping(nn.Module):
+    """Parts of a stated split that hold the same units more than once, and one alone."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.sizes, total = sizes, sum(sizes)
+        self.up = nn.Linear(3, total // 2)
+        self.parts = nn.ModuleList(nn.Linear(n, 2) for n in sizes)
+
+    def forward(self, x):
+        h = self.up(x)
+        parts = torch.cat([h, h], 1).split(self.sizes, 1)
+        return sum(layer(part) for layer, part in zip(self.parts, parts, strict=True))
+
+
+@pytest.mark.parametrize("sizes", [[2, 14], [3, 1], [1, 7], [5, 3]])
+def test_every_number_of_a_list_follows_whatever_units_a_trial_takes(sizes):
+    torch.manual_seed(0)
+    model, x = Overlapping(sizes).double(), torch.randn(4, 3, dtype=torch.float64)
+    gated = attach(model, x)
+    for unit in range(len(gated.gate("up").mu)):
+        for gate in gated.gates.values():
+            gate.log_var.data.fill_(-9.0)
+            gate.log_var.data[unit] = 5.0
+        gated.eval()
+        small, _ = prune(gated)
+        torch.testing.assert_close(small(x), gated(x))

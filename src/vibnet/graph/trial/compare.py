@@ -29,6 +29,8 @@ def places(call: Call, dims: Dims | None) -> list[int]:
 
 def different(before: list[Any], after: list[Any]) -> tuple[Any, Any] | None:
     """The first numbers, or constants, that differ; constants without storage do not."""
+    if len(before) != len(after):
+        return before, after
     for a, b in zip(before, after, strict=True):
         if isinstance(a, Tensor) or isinstance(b, Tensor):
             if "Fake" not in type(a).__name__ + type(b).__name__ and not torch.equal(a, b):

@@ -33,6 +33,7 @@ from vibnet.graph.trial.cut import cut, shape_only, take
 from vibnet.graph.trial.replay import Replay
 
 Scores = npt.NDArray[np.float64]
+TRIES = 8  # orders of the units, until a trial cuts every site
 
 
 class Probe:
@@ -67,6 +68,14 @@ class Probe:
                 wanted[units[rank[units] <= max(first, least)]] = False
             kept = legal(wanted, score, every, self.graph.blocks)
             uncut = [(units, first) for units, first in uncut if kept[units].all()]
+        for seed in range(2, 2 + TRIES):  # a constraint may have opened just what was closed
+            whole = sum(bool(kept[site.units].all()) for site in sites)
+            if not whole:
+                break
+            score = np.random.default_rng(seed).random(self.graph.total)
+            other = legal(wanted, score, every, self.graph.blocks)
+            if sum(bool(other[site.units].all()) for site in sites) < whole:
+                kept = other
         return kept
 
     def _ranks(self, score: Scores) -> Scores:
@@ -162,13 +171,14 @@ class Probe:
     def numbered(self, why: Complaint | None) -> Complaint | None:
         """What is left of a complaint when modules' attributes follow their widths.
 
-        As few attributes as will do: each alone, then all that could, less those not needed.
+        As few attributes as will do: each alone, then all that could, less those not
+        needed. Numbers of one list follow together: a trial cut may leave a part whole by chance.
         """
         while why is not None and why.call is not None:
             engine, before = self.replay.engine, self.graph.numbers
             found = candidates(engine, self.traces, self.replay.units, self.model, why.call)
             found = {key: units for key, units in found.items() if key not in before}
-            names = list(dict.fromkeys(attribute for _, attribute in found))
+            names = list(dict.fromkeys(_owner(attribute) for _, attribute in found))
             best: tuple[float, Complaint | None, Numbers] = why.step, why, before
             for name in names:
                 best = max(best, self._with(found, before, [name]), key=lambda tried: tried[0])
@@ -189,7 +199,7 @@ class Probe:
         self, found: Numbers, before: Numbers, names: list[str]
     ) -> tuple[float, Complaint | None, Numbers]:
         """How far a trial comes with more attributes following, its complaint, and them all."""
-        numbers = before | {key: units for key, units in found.items() if key[1] in names}
+        numbers = before | {key: units for key, units in found.items() if _owner(key[1]) in names}
         self.graph = replace(self.graph, numbers=numbers)
         why = self.complaint(self.graph.sites)
         return (math.inf if why is None else why.step), why, numbers
@@ -259,6 +269,11 @@ def followed(
     if request.branches:
         graph = replace(graph, branches=branches.find(graph, traces[-1], model))
     return price(graph, engine, traces), engine, traces
+
+
+def _owner(attribute: str) -> str:
+    """The attribute that a number stands in: `sizes` of `sizes[0]`."""
+    return attribute.partition("[")[0]
 
 
 def whole_numbers(model: nn.Module) -> dict[str, Array]:
