@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from random_modules import Permute, SplitByAttribute
 from random_program import MAP, MAX_CHANNELS, TOKENS, VECTOR, Skip, table_of, to_tokens
+from random_steps_shapes import partner
 from torch import nn
 
 STEPS = {}
@@ -285,3 +286,38 @@ def unusual(b, rng):
     kind = rng.choice(STEPS["unusual"].constructs)
     b.call(pool_in_batch if kind == "channels_in_batch" else add_ramp, b.pick(rng))
     b.constructs.add(kind)
+
+
+def turn(x, axis):
+    return x[(*[slice(None)] * axis, torch.arange(x.shape[axis]).flip(0))]
+
+
+def put_first(x, y, axis):
+    x = x * 1
+    places = (*[slice(None)] * axis, torch.tensor([0]))
+    x[places] = y[(*[slice(None)] * axis, torch.tensor([-1]))]
+    return x
+
+
+def add_to_last(x, y, axis):
+    return x.index_add(axis, torch.tensor([x.shape[axis] - 1]), y.narrow(axis, 0, 1), alpha=0.5)
+
+
+def mask_positions(x, axis):
+    x = x * 1
+    mask = torch.arange(x.shape[axis]) % 2 == 0
+    x[(*[slice(None)] * axis, mask)] = 0.25
+    return x
+
+
+@step(4)
+def index_positions(b, rng):
+    """Positions in space, or tokens, by number: read, written, added to, or masked."""
+    x = b.pick(rng, rng.choice([MAP, TOKENS]))
+    axis = 2 if b.layouts[x] == MAP else 1
+    function = rng.choice([turn, put_first, add_to_last, mask_positions])
+    if function in (turn, mask_positions):
+        b.call(function, x, axis=axis)
+    else:
+        b.call(function, x, partner(b, rng, x), axis=axis)
+    b.constructs.add("index_positions")

@@ -6,6 +6,7 @@ The sizes of the transformers are small: what is cut and what is not does not de
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-from schemas import declare
+from schemas import declare, with_boxes
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Entry:
         example: gives what it is called with, for a number of examples.
         kind: the table that it stands in.
         options: of `vibnet.attach`.
+        by_plan: it is cut by a plan, for what it is called with is no batch, and no gate may stand.
     """
 
     make: Callable[[], nn.Module]
     example: Callable[[int], Any]
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    by_plan: bool = False
 
 
 def _images(size: int = 224) -> Callable[[int], Any]:
@@ -51,8 +54,42 @@ def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
     return make
 
 
-def _segmentation(name: str) -> Callable[[], nn.Module]:
-    return _torchvision(name, weights_backbone=None, num_classes=21)
+def _detector(name: str, **options: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        with_boxes()
+        return _torchvision(name, weights_backbone=None, num_classes=21, **options)()
+
+    return make
+
+
+def _scenes(height: int, width: int) -> Callable[[int], Any]:
+    """Images in a list, with a box for each, which detectors want in training."""
+
+    def scene(n: int) -> Any:
+        boxes = torch.tensor([[10.0, 10.0, 60.0, 70.0]])
+        target = {"boxes": boxes, "labels": torch.tensor([1])}
+        target["masks"] = torch.zeros(1, height, width, dtype=torch.uint8)
+        return [torch.randn(3, height, width) for _ in range(n)], [dict(target) for _ in range(n)]
+
+    return scene
+
+
+class Recurrent(nn.Module):
+    """Two layers before a recurrent one, and two after it, as taggers have them."""
+
+    def __init__(self, kind: type[nn.LSTM] | type[nn.GRU]) -> None:
+        super().__init__()
+        self.embed = nn.Linear(64, 256)
+        self.mix = nn.Linear(256, 256)
+        self.recurrent = kind(256, 128, num_layers=2, batch_first=True, bidirectional=True)
+        self.hidden = nn.Linear(256, 256)
+        self.tag = nn.Linear(256, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores of 32 tags, (n, length, 32), of numbers of shape (n, length, 64)."""
+        x = self.mix(self.embed(x).relu()).relu()
+        scores: torch.Tensor = self.tag(self.hidden(self.recurrent(x)[0]).relu())
+        return scores
 
 
 def _timm(name: str) -> Callable[[], nn.Module]:
@@ -257,4 +294,36 @@ _TIMM = {
     for name in _TIMM_NAMES.split()
 }
 
-MODELS: dict[str, Entry] = {**_TORCHVISION, **_HF, **_TIMM}
+_FEW = {"min_size": 128, "max_size": 160, "box_score_thresh": 0.0, "box_detections_per_img": 4} | {
+    f"rpn_{order}_nms_top_n_{mode}": 4 for order in ("pre", "post") for mode in ("train", "test")
+}
+_ALL = {"min_size": 128, "max_size": 160, "score_thresh": 0.0, "detections_per_img": 20}
+_DETECTORS = {
+    "ssd300_vgg16": {"score_thresh": 0.0, "detections_per_img": 20},
+    "ssdlite320_mobilenet_v3_large": {"score_thresh": 0.0, "detections_per_img": 20},
+    "retinanet_resnet50_fpn": _ALL,
+    "fcos_resnet50_fpn": _ALL,
+    "fasterrcnn_resnet50_fpn": _FEW,
+    "maskrcnn_resnet50_fpn": _FEW,
+}
+_DENSE = {
+    **{
+        name: Entry(
+            _torchvision(name, weights_backbone=None, num_classes=21), _images(128), "dense"
+        )
+        for name in (
+            *("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large"),
+            "lraspp_mobilenet_v3_large",
+        )
+    },
+    **{
+        name: Entry(_detector(name, **options), _scenes(128, 160), "dense", by_plan=True)
+        for name, options in _DETECTORS.items()
+    },
+}
+_RECURRENT = {
+    name: Entry(partial(Recurrent, kind), lambda n: torch.randn(n, 20, 64), "recurrent")
+    for name, kind in (("lstm", nn.LSTM), ("gru", nn.GRU))
+}
+
+MODELS: dict[str, Entry] = {**_TORCHVISION, **_HF, **_TIMM, **_DENSE, **_RECURRENT}

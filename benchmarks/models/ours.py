@@ -4,6 +4,7 @@ import copy
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import vibnet
 from vibnet.cost.time import latency
 from vibnet.errors import NoSitesError
 from vibnet.export import to_onnx
+from vibnet.graph.trial.probe import analyse
+from vibnet.surgery.plan import Plan
 from vibnet.surgery.verify import answers, difference
 
 SHARE, READERS = 0.5, 3
@@ -46,6 +49,8 @@ def measure(entry: Entry, quick: bool = False) -> dict[str, Any]:
         "ungated": plan.ungated,
         "pinned": plan.pinned,
     }
+    if entry.by_plan:
+        return out | by_plan(entry, model, example, plan, out["seconds"])
     try:
         gated = timed(
             out["seconds"], "attach", lambda: vibnet.attach(model, example, **entry.options)
@@ -61,6 +66,36 @@ def measure(entry: Entry, quick: bool = False) -> dict[str, Any]:
         out["latency"] = {str(n): [latency(m, example, n) for m in (model, small)] for n in (1, 32)}
         out["onnx"] = onnx(small, example)
     return out
+
+
+def by_plan(
+    entry: Entry, model: nn.Module, example: Any, plan: Plan, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The figures of a model that is cut without gates: what `prune` itself verifies is its law.
+
+    `opened` is how far the answers are from those of a cut in which one unit more stays.
+    """
+    source = torch.Generator().manual_seed(0)
+    kept = {
+        name: sorted(torch.randperm(size, generator=source)[: max(1, round(SHARE * size))].tolist())
+        for name, size in plan.sizes.items()
+    }
+    half, graph = replace(plan, kept=kept), analyse(model, example)
+    small, _ = timed(seconds, "prune", lambda: vibnet.prune(model, half, example, verify=False))
+    report = vibnet.prune(model, half, example)[1]
+    right = answers(small, example, torch.float64)
+    first = next(name for name, size in plan.sizes.items() if len(kept[name]) < size)
+    more = next(unit for unit in range(plan.sizes[first]) if unit not in kept[first])
+    other = replace(plan, kept=kept | {first: sorted([*kept[first], more])})
+    wider, _ = vibnet.prune(model, other, example, verify=False)
+    law = {
+        "closed": SHARE,
+        "live": difference(right, answers(small, entry.example(2), torch.float64)),
+        "difference": report.difference,
+        "swapped": swapped(small, graph, example, READERS),
+        "opened": difference(right, answers(wider, example, torch.float64)),
+    }
+    return {"before": costs(model, example), "after": costs(small, example), "law": law}
 
 
 def costs(model: nn.Module, example: Any) -> dict[str, int]:

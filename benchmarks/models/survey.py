@@ -86,7 +86,7 @@ def main() -> None:
             continue
         body = json.loads(target.read_text()) if target.exists() else {"kind": entry.kind}
         for tool in tools:
-            left_out = tool != "ours" and entry.options
+            left_out = tool != "ours" and (entry.options or entry.by_plan)
             if left_out or (tool in body and not asked.names):
                 continue
             body[tool] = measured(tool, name, asked.quick, asked.python)

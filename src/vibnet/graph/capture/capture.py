@@ -27,6 +27,7 @@ from vibnet.errors import CaptureError
 from vibnet.graph.capture import recall
 from vibnet.graph.capture.example import arguments, shapes, tensors, ways
 from vibnet.graph.capture.memory import Memory
+from vibnet.graph.capture.picks import Picks
 from vibnet.graph.capture.shadow import empty, shadow, stand_in
 from vibnet.graph.capture.trace import Call, ModuleCall, Trace
 
@@ -57,9 +58,9 @@ def _source_line() -> str:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
-    def __init__(self, trace: Trace, mode: FakeTensorMode | None) -> None:
+    def __init__(self, trace: Trace, mode: FakeTensorMode | None, picks: Picks) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
-        self.trace, self.mode, self.memory = trace, mode, Memory()
+        self.trace, self.mode, self.memory, self.picks = trace, mode, Memory(), picks
         self.stack: list[int] = []
 
     def __torch_dispatch__(
@@ -69,7 +70,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
             return args[0].fake_device  # asked hundreds of times
         kwargs = kwargs or {}
         try:
-            out = recall.call(self.mode, func, args, kwargs)
+            if self.mode is None:
+                out = self.picks.call(func, args, kwargs)
+            else:
+                out = recall.call(self.mode, func, args, kwargs)
         except Exception as error:
             self.trace.failed = error, self._call(func, args, kwargs, None, _source_line())
             raise
@@ -137,17 +141,20 @@ def run(
     training: bool,
     mode: FakeTensorMode | None,
     into: Trace | None = None,
+    like: Trace | None = None,
 ) -> Trace:
     """Run a shadow of a model once and record it. `model` itself must already be a shadow.
 
     Args:
         into: an empty trace to fill, which then also tells how far a forward came that fails.
+        like: a trace whose picks by value are made again, instead of its own.
     """
     fake = functools.partial(_fake, mode) if mode else _clone
     args, kwargs = tree_map(fake, arguments(example))
     trace = into or Trace(training, model)
     trace.example = example
-    recorder = _Recorder(trace, mode)
+    recorder = _Recorder(trace, mode, Picks(like.picks if like else ()))
+    trace.picks = recorder.picks.made
     trace.inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     recorder.memory.note(trace.inputs, "an input of the model")
     for name, value in (

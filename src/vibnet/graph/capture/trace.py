@@ -1,11 +1,14 @@
 """What one forward did: its aten calls, with their modules and source lines."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from vibnet.graph.capture.picks import Pick
 
 VALUES = {  # the argument that is a value, of operators that also take sizes
     **{"full": 1, "new_full": 2, "full_like": 1, "fill": 1, "scalar_tensor": 0},
@@ -123,7 +126,8 @@ class Trace:
     """What one forward did. All tensors are kept, so that identities stay unique.
 
     `held` are the tensors that modules hold afterwards, by the module's name; `moved` those that
-    were given other data without a call, and those whose data they were given.
+    were given other data without a call, and those whose data they were given; `picks` what was
+    picked by value, where tensors have values.
     """
 
     training: bool
@@ -136,6 +140,7 @@ class Trace:
     held: list[tuple[str, Tensor]] = field(default_factory=list)
     moved: list[tuple[Tensor, Any]] = field(default_factory=list)
     state: dict[int, str] = field(default_factory=dict)
+    picks: Sequence[Pick] = ()
     failed: tuple[Exception, Call] | None = None
 
     @property

@@ -116,7 +116,7 @@ class Probe:
                 copied.train()
             again = Trace(trace.training, copied)
             try:
-                cap.run(copied, trace.example, trace.training, mode, again)
+                cap.run(copied, trace.example, trace.training, mode, again, trace)
             except Exception as error:
                 found = self._compare(number, trace, again, kept)
                 return found or self._told(number, failure(error, again), len(again.way))

@@ -1,8 +1,10 @@
 import pytest
 import torch
 from laws import law_one
+from test_dense_models import halved
 from torch import nn
 
+import vibnet
 from vibnet.graph.trial.probe import analyse
 
 
@@ -120,3 +122,71 @@ def test_the_halves_of_a_gated_unit_go_together():
     assert [(s.name, s.size) for s in graph.sites] == [("a", 4)]
     assert graph.parameters["a.weight"][0].tolist() == [0, 1, 2, 3] * 2
     assert law_one(Halves(), images) is not None
+
+
+class Placed(nn.Module):
+    """Two layers of eight units for each of five tokens, used in one way, and a reader."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(3, 8), nn.Linear(3, 8), nn.Linear(8, 2)
+        self.use = use
+
+    def forward(self, x):
+        return self.out(self.use(self.a(x).tanh(), self.b(x).sigmoid()))
+
+
+MASK = torch.tensor([[True, False, True, False, False], [False, True, True, True, False]])
+TWO = torch.tensor([3, 1])
+
+
+def put(x, places, values):
+    x = x * 1
+    x[places] = values
+    return x
+
+
+PLACED = {
+    "rows": lambda a, b: a[[1, 0, 1]] * b[[0, 0, 1]],
+    "positions": lambda a, b: a[:, [4, 0, 2]] + b[:, [1, 1, 0]],
+    "rows and positions": lambda a, b: a[[0, 1, 1], [2, 0, 4]] * b[[1, 1, 0], [0, 3, 4]],
+    "a grid": lambda a, b: a[:, [[4, 0], [1, 2]]] + b[:, None, [3, 1]],
+    "axes apart": lambda a, b: torch.stack([a, b], 1)[[0, 1], :, [3, 1]],
+    "a mask of two axes": lambda a, b: a[MASK] * b[~MASK][:5].sum(0),
+    "a mask of rows": lambda a, b: (a * b)[torch.tensor([True, False])],
+    "put at positions": lambda a, b: put(a, (slice(None), TWO), b[:, :2]),
+    "put at rows and positions": lambda a, b: put(a, (TWO % 2, TWO), b[TWO - 1 > 0, 0]),
+    "put one number": lambda a, b: put(a, MASK, 0.5) * b,
+    "put one row": lambda a, b: put(a, MASK, b[0, 0]),
+    "added": lambda a, b: a.index_add(1, TWO, b[:, :2], alpha=2),
+    "added in place": lambda a, b: (a * 1).index_add_(1, TWO, b[:, 2:4]),
+    "copied": lambda a, b: a.index_copy(1, TWO, b[:, :2]),
+}
+FIXED = {
+    "units by number": lambda a, b: a[:, :, [0, 1, 2, 3, 4, 5, 6, 7]] * b,
+    "units by mask": lambda a, b: a[..., torch.ones(8, dtype=torch.bool)] * b,
+    "put into units": lambda a, b: put(a, (slice(None), slice(None), TWO), 0.0) * b,
+    "units into picked places": lambda a, b: put(
+        a, (TWO % 2, slice(None), torch.arange(8)[:, None]), b[0, 0, :, None, None]
+    ),
+    "added to units": lambda a, b: a.index_add(2, torch.arange(8), b),
+}
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_axes_that_nothing_picks_from_are_cut(name):
+    torch.manual_seed(0)
+    model, x = Placed(PLACED[name]), torch.randn(2, 5, 3)
+    found = vibnet.plan(model, x)
+    assert found.sizes == {"a": 8}
+    small, report = vibnet.prune(model, halved(found), x)
+    assert small.a.out_features == small.b.out_features == 4
+    assert report.difference < 1e-12
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_axes_that_numbers_pick_from_stay_whole(name):
+    graph = analyse(Placed(FIXED[name]), torch.randn(2, 5, 3))
+    assert graph.sites == []
+    why = next(s.reason for s in graph.pinned if s.name == "a")
+    assert "picks positions by number" in why or "another axis" in why

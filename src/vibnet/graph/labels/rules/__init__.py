@@ -49,6 +49,8 @@ _BY_RULE: dict[Rule, str] = {
     picks.flip: "flip",
     picks.roll: "roll",
     picks.index: "index index_select",
+    picks.index_put: "index_put _index_put_impl",
+    picks.index_add: "index_add index_copy",
     picks.pad: "constant_pad_nd",
     layout.pixel_shuffle: "pixel_shuffle",
     layout.pixel_unshuffle: "pixel_unshuffle",

@@ -10,6 +10,8 @@ from vibnet.graph.capture.trace import Call
 from vibnet.graph.labels.labeller import Dims, Labeller
 from vibnet.graph.labels.labels import Array, Blocks, plain
 
+MASKS = torch.bool, torch.uint8
+
 
 def _range(engine: Labeller, call: Call, dim: Array, start: int, stop: int, step: int) -> Array:
     size = dim.shape[1]
@@ -122,16 +124,65 @@ def index(engine: Labeller, call: Call) -> Dims | None:
         places = [None] * (places % x.ndim) + [call.args[2]]
     dims = engine.dims(x)
     picked = [k for k, place in enumerate(places) if place is not None]
-    if len(picked) == 1 and (found := _pick(engine, call, x, picked[0], places)) is not None:
-        return (*dims[: picked[0]], found, *dims[picked[0] + 1 :])
-    for k in picked:
-        engine.labels.pin(dims[k], f"{call} picks positions by number")
-    if len(picked) == 1 and places[picked[0]].dtype != torch.bool:
+    if len(picked) == 1 and places[picked[0]].dtype not in MASKS:
         k = picked[0]
-        return (*dims[:k], *(plain(n) for n in places[k].shape), *dims[k + 1 :])
-    for dim in dims:
-        engine.labels.pin(dim, f"{call} picks positions by number")
-    return None
+        if (found := _pick(engine, call, x, k, places)) is not None:
+            return (*dims[:k], found, *dims[k + 1 :])
+    rest, first, count = _picked(engine, call, dims, places)
+    wide = [plain(n) for n in call.out.shape[first : first + count]]
+    return (*rest[:first], *wide, *rest[first:])
+
+
+def index_put(engine: Labeller, call: Call) -> Dims:
+    """Values written at positions picked by numbers, or by a mask: those axes stay whole."""
+    x, places, values = call.args[:3]
+    dims, given = engine.dims(x), engine.dims(values)
+    rest, first, count = _picked(engine, call, dims, places)
+    where = [*rest[:first], *[None] * count, *rest[first:]]
+    for back, dim in enumerate(reversed(given), 1):
+        met = where[-back] if back <= len(where) else None
+        if met is not None and dim.shape == met.shape:
+            engine.join(met, dim, call)
+        else:
+            engine.labels.pin(dim, f"{call} spreads it over another axis")
+    return dims
+
+
+def index_add(engine: Labeller, call: Call) -> Dims:
+    """A tensor added, or copied, to positions of one axis picked by numbers."""
+    x, axis, _, source = call.args[:4]
+    dims, others = engine.dims(x), engine.dims(source)
+    for k, (dim, other) in enumerate(zip(dims, others, strict=True)):
+        if k == axis % x.ndim:
+            for gone in (dim, other):
+                engine.labels.pin(gone, f"{call} picks positions by number")
+        else:
+            engine.join(dim, other, call)
+    return dims
+
+
+def _picked(
+    engine: Labeller, call: Call, dims: Dims, places: list[Tensor | None]
+) -> tuple[Dims, int, int]:
+    """The axes that stay when positions by number, or masks, pick from the others.
+
+    Those stay whole. Also the place among the axes that stay where what is picked comes, and the
+    number of its axes: where the picked axes were, if they stand side by side, else first.
+    """
+    rest, at, k = list[Array](), dict[int, int](), 0
+    for number, place in enumerate(places):
+        if place is None:
+            rest.append(dims[k])
+            k += 1
+            continue
+        at[number] = len(rest)
+        gone = place.ndim if place.dtype in MASKS else 1
+        for dim in (*dims[k : k + gone], *engine.dims(place)):
+            engine.labels.pin(dim, f"{call} picks positions by number")
+        k += gone
+    counts = [1 if p.dtype in MASKS else p.ndim for p in places if p is not None]
+    beside = max(at) - min(at) == len(at) - 1
+    return (*rest, *dims[k:]), at[min(at)] if beside else 0, max(counts)
 
 
 def _pick(engine: Labeller, call: Call, x: Tensor, axis: int, places: list[Tensor]) -> Array | None:
