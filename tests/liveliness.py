@@ -108,8 +108,8 @@ def _draw_parameters(model):
             parameter.mul_(fan_in**-0.5 / rms)
 
 
-def _scale_and_calibrate(model, example, seed):
-    """Forward passes in training mode: layers are scaled in the first, batch norms see them all."""
+def scaling(model):
+    """Hooks that scale every layer's weight when it is first called, until it spreads by one."""
     scaled = set()
 
     def scale(module, _, output):
@@ -127,13 +127,18 @@ def _scale_and_calibrate(model, example, seed):
         bias = bias if output.ndim < 3 or isinstance(module, nn.Linear) else _column(bias, output)
         return (output - bias) / spread + bias
 
+    return [m.register_forward_hook(scale) for m in model.modules() if isinstance(m, WEIGHTED)]
+
+
+def _scale_and_calibrate(model, example, seed):
+    """Forward passes in training mode: layers are scaled in the first, batch norms see them all."""
     model.train()
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     before = [(norm.training, norm.momentum) for norm in norms]
     for norm in norms:
         norm.train()
         norm.momentum = None  # a plain average over all passes
-    hooks = [m.register_forward_hook(scale) for m in model.modules() if isinstance(m, WEIGHTED)]
+    hooks = scaling(model)
     for n in range(PASSES):
         if n == 1:
             for hook in hooks:

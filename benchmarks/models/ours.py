@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from laws import close_units, opened, swapped
-from liveliness import another, lively, liveness
+from liveliness import another, call, lively, liveness, scaling
 
 import vibnet
 from vibnet.cost.time import latency
@@ -75,6 +75,11 @@ def by_plan(
 
     `opened` is how far the answers are from those of a cut in which one unit more stays.
     """
+    hooks = scaling(model)
+    with torch.no_grad():
+        call(model, example)
+    for hook in hooks:
+        hook.remove()
     source = torch.Generator().manual_seed(0)
     kept = {
         name: sorted(torch.randperm(size, generator=source)[: max(1, round(SHARE * size))].tolist())

@@ -232,3 +232,21 @@ def test_a_measured_name_is_a_name():
         vibnet.measure(three(), X, features=None)
     with pytest.raises(ConfigError, match=r"measure: latency must be True or False, got 'no'"):
         vibnet.measure(three(), X, latency="no")
+
+
+def test_a_long_list_of_reasons_is_cut_short():
+    class Sorted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(12))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x).sort(-1)[0]
+            return x
+
+    with pytest.raises(
+        NoSitesError, match=r"and 4 more, which vibnet\.plan lists\. Change"
+    ) as seen:
+        attach(Sorted(), torch.randn(3, 4))
+    assert str(seen.value).count("there is no rule for sort") == 8

@@ -1,5 +1,6 @@
 import copy
 import json
+from types import MethodType
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 import vibnet
 from vibnet import attach, prune
-from vibnet.errors import ArtefactError, ConfigError, PlanError
+from vibnet.errors import ArtefactError, ConfigError, PlanError, VerificationError
 from vibnet.graph.sites.branches import empty
 from vibnet.layers import Constant
 from vibnet.surgery.plan import digest
@@ -459,3 +460,293 @@ def _closed(gated, *names):
     for name in names:
         gated.gate(name).log_var.data.fill_(5.0)
     return gated.eval()
+
+
+class Sharing(Mixer):
+    """Two branches whose first layer is one, and biases that are one; a module with two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = Mlp()
+        self.other.up, self.other.down.bias = self.mlp.up, self.mlp.down.bias
+        self.twice = nn.ModuleList([self.mlp, self.mlp])
+
+    def forward(self, x):
+        x = self.stem(x)
+        for module in (self.twice[0], self.other):
+            x = x + module(self.norm(x))[0]
+        return self.head(x)
+
+
+def test_layers_with_several_names_and_biases_of_several_layers(tmp_path):
+    gated = gone(Sharing(), TOKENS, "mlp.up")
+    small, report = prune(gated)
+    check(gated, small, TOKENS)
+    ups = {f"{name}.up" for name in ("mlp", "other", "twice.0", "twice.1")}
+    assert set(report.constants) == ups | {name.replace("up", "down") for name in ups}
+    assert small.other.up is small.mlp.up is small.twice[1].up
+    assert small.other.down.bias is small.mlp.down.bias
+    vibnet.save(small, tmp_path)
+    back = vibnet.load(tmp_path, Sharing().double())
+    assert back.other.up is back.mlp.up
+    assert back.other.down.bias is back.mlp.down.bias
+    torch.testing.assert_close(back(TOKENS.double()), small(TOKENS.double()))
+
+
+class Longer(nn.Conv1d):
+    """Pads what it reads to an even length before it convolves."""
+
+    def _conv_forward(self, x, weight, bias):
+        return nn.functional.conv1d(nn.functional.pad(x, (0, -x.shape[-1] % 2)), weight, bias, 2)
+
+
+class Joined(nn.Module):
+    def __init__(self, up):
+        super().__init__()
+        self.stem, self.up = nn.Conv1d(1, 6, 3, padding=1), up
+        self.down, self.head = nn.Conv1d(5, 6, 1), nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(torch.cat([x, self.down(self.up(x).relu())], 2).mean(2))
+
+
+def test_a_layer_with_a_way_of_its_own_stays():
+    signal = torch.randn(3, 1, 8, generator=torch.Generator().manual_seed(0))
+    patched = nn.Conv1d(6, 5, 2, 2)
+    patched.forward = MethodType(lambda m, x: nn.Conv1d.forward(m, x[..., :-2]), patched)
+    for up in (Longer(6, 5, 2, 2), patched):
+        gated = gone(Joined(up), signal, "up")
+        small, report = prune(gated)
+        assert set(report.constants) == {"down"}
+        for size in (8, 9):
+            check(gated, small, torch.empty(2, 1, size))
+
+
+def test_a_window_that_does_not_fit_is_an_error_still():
+    signal = torch.randn(3, 1, 8, generator=torch.Generator().manual_seed(0))
+    small, _ = prune(gone(Joined(nn.Conv1d(6, 5, 5)), signal, "up"))
+    with pytest.raises(RuntimeError, match="a window of 5 does not fit into 4 positions"):
+        small(torch.ones(1, 1, 4, dtype=torch.float64))
+
+
+def test_a_reader_that_somebody_began_to_listen_to_stays():
+    gated, heard = gone(Mixer(), TOKENS, "mlp.up"), []
+    gated.model.mlp.down.register_forward_hook(lambda *_: heard.append(1))
+    small, report = prune(gated)
+    check(gated, small, TOKENS)
+    assert set(report.constants) == {"mlp.up"}
+    heard.clear()
+    small(TOKENS.double())
+    assert heard == [1]
+
+
+class TypedInTraining(Mixer):
+    def forward(self, x):
+        return super().forward(x.to(self.mlp.up.weight.dtype) if self.training else x)
+
+
+def test_a_small_model_trains_where_the_whole_one_did():
+    gated = gone(TypedInTraining(), TOKENS, "mlp.up")
+    small, report = prune(gated)
+    assert set(report.constants) == {"mlp.down"}
+    small.train()(TOKENS.double())
+
+
+def test_constants_have_the_type_that_autocast_wants():
+    model = Mixer().eval()
+    gated = attach(model, TOKENS, remove_branches=True)
+    gated.gate("mlp.up").log_var.data.fill_(5.0)
+    small, _ = prune(gated.eval())
+    seen = []
+    for m in (gated.model, small):
+        m.mlp.down.register_forward_hook(lambda *given: seen.append(given[-1].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(small(TOKENS), gated(TOKENS), atol=0.05, rtol=0)
+    assert seen == [torch.bfloat16] * 2
+
+
+class Particular(Mixer):
+    """Asks what kind of layer it holds."""
+
+    def forward(self, x):
+        if not isinstance(self.mlp.up, nn.Linear):
+            raise TypeError("a linear layer is wanted here")
+        return super().forward(x)
+
+
+def test_a_model_that_wants_its_own_layers_keeps_them():
+    gated = gone(Particular(), TOKENS, "mlp.up")
+    small, report = prune(gated)
+    check(gated, small, TOKENS)
+    assert set(report.constants) == {"mlp.down"}
+
+
+class Grouped(nn.Module):
+    """A branch with a norm of one channel a group, on maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4, 2)
+        self.up, self.norm = nn.Conv2d(4, 5, 1), nn.GroupNorm(5, 5)
+        self.down = nn.Conv2d(5, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head((x + self.down(self.norm(self.up(x)).relu())).mean((2, 3)))
+
+
+def test_a_norm_of_groups_has_its_channels_second():
+    gated = gone(Grouped(), IMAGE, "up")
+    small, report = prune(gated)
+    check(gated, small, IMAGE)
+    assert report.constants["norm"] == {"width": 1, "dim": 1, "windows": [], "bias": False}
+    check(gated, small, torch.empty(2, 1, 5, 12))
+
+
+def test_a_norm_that_somebody_listens_to_stays():
+    model = Grouped()
+    model.norm.register_forward_hook(lambda *_: None)
+    _, report = prune(gone(model, IMAGE, "up"))
+    assert set(report.constants) == {"up", "down"}
+
+
+def test_constants_are_verified_in_double_precision(monkeypatch):
+    model = Mixer().eval()
+    gated = attach(model, TOKENS, remove_branches=True)
+    gated.gate("mlp.up").log_var.data.fill_(5.0)
+    forward = Constant.forward
+
+    def wrong(layer, x):
+        return forward(layer, x) + 1e-8 * (x.dtype == torch.float64)
+
+    monkeypatch.setattr(Constant, "forward", wrong)
+    with pytest.raises(VerificationError):
+        prune(gated.eval())
+
+
+class Longest(nn.Module):
+    """A branch of three layers, the middle of which closes."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.a, self.b, self.c = nn.Linear(6, 5), nn.Linear(5, 5), nn.Linear(5, 6)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.c(self.b(self.a(x).relu()).relu()))
+
+
+def test_what_only_dead_units_read_goes_too_and_the_rest_is_cut_again():
+    gated = gone(Longest(), TOKENS, "b")
+    kept = gated.kept()
+    assert set(empty(gated.graph.sites, kept)) == {"a", "b"}
+    small, report = prune(gated)
+    check(gated, small, TOKENS)
+    assert set(report.constants) == {"a", "b", "c"}
+    assert set(attach(small, TOKENS.double()).gates) == {"stem"}
+
+
+class Streamed(nn.Module):
+    """A stream under root-mean-square norms, with one branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 6, bias=False), nn.Linear(6, 2)
+        self.norm, self.last = nn.RMSNorm(6, eps=1e-6), nn.RMSNorm(6, eps=1e-6)
+        self.up, self.down = nn.Linear(6, 5, bias=False), nn.Linear(5, 6, bias=False)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(self.last(x + self.down(self.up(self.norm(x)).relu())))
+
+
+def test_a_stream_is_cut_again_after_a_branch_went():
+    small, report = prune(gone(Streamed(), TOKENS, "up"))
+    assert report.constants
+    again = gone(small, TOKENS)
+    assert set(again.gates) == {"stem"}
+    smaller, report = prune(again)
+    assert smaller.head.in_features < small.head.in_features
+    assert report.difference < 1e-10
+    check(again, smaller, TOKENS)
+
+
+class Fused(nn.Module):
+    """A gated unit from one projection; `groups` of a convolution bind its units to each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.up, self.down = nn.Linear(6, 14), nn.Linear(7, 6)
+
+    def forward(self, x):
+        x = self.stem(x)
+        gate, value = self.up(x).chunk(2, -1)
+        return self.head(x + self.down(nn.functional.silu(gate) * value))
+
+
+def test_parts_of_one_projection_that_hold_the_same_units_go_whole():
+    gated = gone(Fused(), TOKENS, "up")
+    small, report = prune(gated)
+    check(gated, small, TOKENS)
+    assert set(report.constants) == {"up", "down"}
+    cut = vibnet.plan(gated)
+    by_hand, again = prune(Fused().double(), cut, TOKENS.double())
+    assert set(again.constants) == {"up", "down"}
+    assert by_hand.head.in_features == small.head.in_features
+
+
+class Masked(nn.Module):
+    """Without its only hidden layer, the answers would depend on nothing but which words count."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.words, self.up, self.down = nn.Embedding(9, 4), nn.Linear(4, 6), nn.Linear(6, 3)
+        self.way = way
+
+    def forward(self, ids, mask):
+        h = self.down(self.up(self.words(ids)).relu())
+        weights = (ids != 0)[..., None] if self.way == "compared" else mask[..., None]
+        if self.way == "both":
+            weights = weights * (ids != 3)[..., None]
+        return (h * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+@pytest.mark.parametrize("way", ["compared", "given", "both"])
+def test_a_mask_is_nothing_that_answers_depend_on(way):
+    ids = torch.tensor([[1, 2, 3, 0], [4, 5, 0, 0]])
+    for mask in ((ids > 0).long(), ids > 0):
+        gated = attach(Masked(way).eval(), (ids, mask), remove_branches=True)
+        assert gated.graph.branches.readers == {}
+
+
+class TwoInputs(nn.Module):
+    """Only the branch reads the second input."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.up = nn.Linear(4, 6), nn.Linear(4, 5)
+        self.down, self.head = nn.Linear(5, 6), nn.Linear(6, 2)
+
+    def forward(self, x, y):
+        return self.head(self.stem(x) + self.down(self.up(y).relu()))
+
+
+def test_every_input_that_answers_depended_on_still_counts():
+    gated = attach(TwoInputs().eval(), (TOKENS, TOKENS + 1), remove_branches=True)
+    assert "up" in gated.gates
+    assert gated.graph.branches.readers == {}
+
+
+class TwoOutputs(Mixer):
+    def forward(self, x):
+        x = self.stem(x)
+        out, _ = self.mlp(hidden=self.norm(x))
+        return self.head(x), out
+
+
+def test_no_output_of_several_may_become_a_constant():
+    gated = attach(TwoOutputs().eval(), TOKENS, remove_branches=True)
+    assert "mlp.up" not in gated.graph.branches.readers

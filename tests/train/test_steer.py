@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from states import set_snr
+from torch import nn
 from training import SHORT, Toy, mlp, same, told
 
 import vibnet
 from vibnet.config import Settings
 from vibnet.errors import ConfigError
+from vibnet.layers import Constant
 from vibnet.train import budget as budgets
 from vibnet.train.budget import Budget
 from vibnet.train.evaluate import validate
@@ -227,3 +229,36 @@ def test_the_state_is_that_of_the_run_alone():
     other.restore(copy.deepcopy(made.state()))
     assert other == made
     assert torch.tensor(list(made.state().values())).isfinite().all()
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.down(self.up(x).relu()))
+
+
+@pytest.mark.parametrize("text", ["macs=20%", "weights=20%"])
+def test_a_budget_is_kept_where_a_whole_branch_goes(text):
+    model = vibnet.attach(Residual(), Toy().example, remove_branches=True)
+    made = Steering(Budget.parse(text), Settings(), 10_000)
+    made.begin(model)
+    model.gate("up").log_var.data.fill_(5.0)
+    kept = made.final(model.eval(), lambda _: 0.0, 0.0)
+    assert not kept[next(s.units for s in model.sites if s.name == "up")].any()
+    assert made.budget.cost(model, kept) <= made.limit
+
+
+def test_what_a_branch_leaves_is_costed_without_its_layers(monkeypatch):
+    seen = []
+    monkeypatch.setattr(budgets, "latency", lambda m, *_, **__: seen.append(m) or 1.0)
+    model = vibnet.attach(Residual(), Toy().example, remove_branches=True)
+    kept = whole(model)
+    kept[next(s.units for s in model.sites if s.name == "up")] = False
+    Budget.parse("latency=1ms").cost(model, kept)
+    assert isinstance(seen[0].down, Constant)
+    assert isinstance(seen[0].up, Constant)

@@ -51,22 +51,36 @@ class Constant(nn.Module):
         return self.bias
 
     def sizes(self, given: Tensor) -> list[int]:
-        """The shape of the output."""
+        """The shape of the output.
+
+        Raises:
+            RuntimeError: What is given is smaller than a window, as a convolution does.
+        """
         shape = list(given.shape)
         for n, (kernel, stride, padding, dilation) in enumerate(self.windows):
             at = given.ndim - len(self.windows) + n
-            shape[at] = (shape[at] + padding - dilation * (kernel - 1) - 1) // stride + 1
+            room, window = shape[at] + padding, dilation * (kernel - 1) + 1
+            if room < window:
+                raise RuntimeError(
+                    f"a window of {window} does not fit into {room} positions (dimension {at} of "
+                    f"{tuple(given.shape)}, {padding} of padding). Give larger inputs."
+                )
+            shape[at] = (room - window) // stride + 1
         shape[self.dim] = self.width
         return shape
 
     def forward(self, input: Tensor) -> Tensor:
-        """The bias, in the shape that belongs to what is given."""
-        shape = self.sizes(input)
+        """The bias, in the shape that belongs to what is given, in the type that autocast wants."""
+        shape, kind = self.sizes(input), input.device.type
         if self.bias is None:
-            return torch.zeros(shape, dtype=input.dtype, device=input.device)
-        columns = [1] * len(shape)
-        columns[self.dim] = self.width
-        return self.bias.reshape(columns).expand(shape).clone()
+            out = torch.zeros(shape, dtype=input.dtype, device=input.device)
+        else:
+            columns = [1] * len(shape)
+            columns[self.dim] = self.width
+            out = self.bias.reshape(columns).expand(shape).clone()
+        if torch.is_autocast_enabled(kind) and out.dtype != torch.float64:
+            return out.to(torch.get_autocast_dtype(kind))
+        return out
 
     def extra_repr(self) -> str:
         """What `print` shows."""

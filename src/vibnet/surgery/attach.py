@@ -19,6 +19,8 @@ from vibnet.graph.trial.probe import analyse
 from vibnet.methods import METHODS
 from vibnet.surgery.gated import Gated
 
+LISTED = 8  # reasons why nothing can be gated, in one message
+
 
 def _select(
     sites: Sequence[Site],
@@ -169,6 +171,8 @@ def _is_price(weight: object) -> bool:
 
 def _nothing(model: nn.Module, reasons: list[tuple[Site, str]]) -> str:
     listed = [f"{s.name}: {reason or 'include or exclude leaves it out'}" for s, reason in reasons]
+    if len(listed) > LISTED:
+        listed[LISTED:] = [f"and {len(listed) - LISTED} more, which vibnet.plan lists"]
     return (
         f"{type(model).__name__} has no site that can be gated. "
         f"{'; '.join(listed) or 'No weight was found'}. "

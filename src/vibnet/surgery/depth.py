@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from vibnet.errors import ArtefactError
 from vibnet.graph import checks
 from vibnet.graph.capture.capture import capture
-from vibnet.graph.sites.branches import empty, feeding, heard, padded, stock
+from vibnet.graph.sites.branches import computes_as, empty, feeding, heard, padded, stock
 from vibnet.graph.sites.constraints import Mask
 from vibnet.graph.sites.structure import Graph
 from vibnet.layers import Constant
@@ -46,8 +46,13 @@ def removed(small: nn.Module, example: Any, graph: Graph, kept: Mask) -> Specs:
     if not readers:
         return {}
     feeds = feeding(graph, kept)
-    layers = {name: _layer(small.get_submodule(name), True) for name in readers}
-    for specs in ({**_fed(small, feeds), **layers}, layers):
+    layers = {
+        name: _layer(module, True)
+        for name in readers
+        if not heard(module := small.get_submodule(name))
+    }
+    for found in ({**_fed(small, feeds), **layers}, layers):
+        specs = _everywhere(small, found)
         trial = copy.deepcopy(small)
         try:
             put(trial, specs)
@@ -67,17 +72,19 @@ def put(model: nn.Module, specs: Specs) -> None:
         ArtefactError: the model has no such module.
     """
     check(model, specs)
-    modules = dict(model.named_modules())
-    made = {}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    made: dict[int, Constant] = {}
+    biases: dict[int, nn.Parameter | None] = {}  # one that several layers share stays shared
     for name, spec in specs.items():
         module = modules[name]
         bias = getattr(module, "bias", None)
-        like = bias if isinstance(bias, Tensor) and spec["bias"] else None
+        like = bias if isinstance(bias, nn.Parameter) and spec["bias"] else None
         windows = tuple(tuple(window) for window in spec["windows"])
         new = Constant(spec["width"], spec["dim"], windows, like).train(module.training)
-        if new.bias is not None and like is not None and like.shape == new.bias.shape:
-            new.bias.data.copy_(like.detach())
-        made[id(module)] = new
+        if like is not None:
+            fits = new.bias is not None and like.shape == new.bias.shape
+            new.bias = biases.setdefault(id(like), like if fits else new.bias)
+        made.setdefault(id(module), new)
     for owner in list(model.modules()):
         for leaf, child in owner._modules.items():
             if id(child) in made:
@@ -95,7 +102,7 @@ def check(model: nn.Module, specs: Specs) -> None:
             raise ArtefactError(
                 f"load: the constant in the place of {name}: {wrong}. Save the model again."
             )
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
     if missing := [name for name in specs if name not in modules]:
         raise ArtefactError(
             f"load: the plan has a constant in the place of {', '.join(missing)}, but this "
@@ -113,6 +120,15 @@ def renamed(names: Iterable[str], specs: Specs) -> set[str]:
     """The names of a state when constants stand in the place of modules."""
     biases = {f"{name}.bias" for name, spec in specs.items() if spec["bias"]}
     return biases | {*outside(dict.fromkeys(names), specs)}
+
+
+def _everywhere(model: nn.Module, specs: Specs) -> Specs:
+    """Specs under every name that a module has."""
+    names: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(id(module), []).append(name)
+    own = {id(model.get_submodule(name)): spec for name, spec in specs.items()}
+    return {name: spec for key, spec in own.items() for name in names[key]}
 
 
 def _layer(module: nn.Module, alive: bool) -> Spec:
@@ -136,9 +152,11 @@ def _fed(model: nn.Module, names: Sequence[str]) -> Specs:
     found: Specs = {}
     for name in names:
         module = model.get_submodule(name)
-        if stock(module) and not padded(module) and not heard(module):
+        if heard(module):
+            continue
+        if stock(module) and not padded(module):
             found[name] = _layer(module, False)
-        elif any(type(module).forward is kind.forward for kind in NORMS) and not heard(module):
+        elif any(computes_as(module, kind) for kind in NORMS):
             found |= _norm(name, module)
     return found
 
@@ -153,9 +171,12 @@ def _norm(name: str, module: nn.Module) -> Specs:
 
 
 def _alike(one: nn.Module, other: nn.Module, example: Any) -> bool:
-    """Whether two models answer alike; on the meta device, whether in the same shapes."""
-    if any(p.is_meta for p in one.parameters()):
-        shapes = [[x.shape for x in capture(m, example)[-1].outputs] for m in (one, other)]
-        return shapes[0] == shapes[1]
+    """Whether two models answer alike, and in the same shapes and types, in training too."""
+    laid = [
+        [[(x.shape, x.dtype) for x in trace.outputs] for trace in capture(m, example)]
+        for m in (one, other)
+    ]
+    if laid[0] != laid[1] or any(p.is_meta for p in one.parameters()):
+        return laid[0] == laid[1]
     found = [answers(m, example, None) for m in (one, other)]
     return difference(*found) <= ALIKE

@@ -13,7 +13,7 @@ from torch import nn
 
 from vibnet.errors import PlanError
 from vibnet.graph import checks
-from vibnet.graph.sites.branches import empty
+from vibnet.graph.sites.branches import binding, empty
 from vibnet.graph.sites.constraints import Mask
 from vibnet.graph.sites.nested import nesting
 from vibnet.graph.sites.stock import ready
@@ -279,7 +279,7 @@ def mask(graph: Graph, wanted: Plan) -> Mask:
             f"the plan keeps feature {number} of {name}, but not the unit that makes it. Keep "
             f"both or neither."
         )
-    for block in graph.blocks:
+    for block in binding(graph, gone):
         if block.broken(kept):
             counts = block.counts(kept).tolist()
             raise PlanError(

@@ -4,11 +4,14 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from vibnet.cost import latency, measure
 from vibnet.errors import ConfigError
+from vibnet.graph.sites.branches import empty
 from vibnet.graph.sites.constraints import Mask
 from vibnet.graph.sites.prices import totals
+from vibnet.surgery import depth
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import smaller
 
@@ -87,7 +90,9 @@ class Budget:
             return float(totals(gated.graph, kept)[0])
         if self.kind == "macs":
             return float(totals(gated.graph, kept)[1])
-        model, _ = smaller(gated.model, gated.graph, kept, None)
+        present = torch.as_tensor(kept).double() if empty(gated.graph.sites, kept) else None
+        model, _ = smaller(gated.model, gated.graph, kept, present)
+        depth.removed(model, gated.example, gated.graph, kept)
         if self.kind == "memory":
             return float(measure(model, gated.example).peak_memory)
         return latency(model, gated.example, 1, seconds=_TIMED)

@@ -138,6 +138,8 @@ class Steering:
         for site in gated.sites:
             less = kept.copy()
             stays = site.units[kept[site.units]]
+            if not len(stays):  # a branch that went whole
+                continue
             less[stays[np.argmin(score[stays])]] = False
             costs.append(now - self.budget.cost(gated, gated.legal(less)))
         return max(costs)

@@ -223,6 +223,17 @@ def test_the_fewest_units_leave_branches_empty_and_one_unit_elsewhere():
     assert empty(graph.sites, fewest(graph, nothing, np.linspace(0, 1, graph.total))) == []
 
 
+def test_multiples_hold_where_branches_go():
+    graph = graph_of(Net())
+    wanted = np.ones(graph.total, dtype=np.bool_)
+    sites = {s.name: s.units for s in graph.sites}
+    wanted[sites["up"]] = wanted[sites["stem"][:3]] = False
+    kept = fewest(graph, wanted, np.linspace(0, 1, graph.total), 4)
+    assert {name: kept[units].sum() for name, units in sites.items()} == {
+        **{"stem": 8, "up": 0, "left_up": 4, "right_up": 4}
+    }
+
+
 def test_what_feeds_an_empty_site_makes_its_units_alone():
     graph = graph_of(Net())
     kept = np.ones(graph.total, dtype=np.bool_)

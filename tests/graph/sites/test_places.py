@@ -1,5 +1,6 @@
 import pytest
 import torch
+from laws import law_one
 from networks import NETWORKS
 from torch import nn
 from torch.nn import functional as F
@@ -257,3 +258,46 @@ def test_before_a_module_that_keeps_what_it_reads_stands_no_gate():
     site = analyse(ReadsSeen(keeps=True), X).sites[0]
     assert "mm in block" in site.ungated
     assert "does not read its module's own input" in site.ungated
+
+
+class Aside(nn.Module):
+    """A layer reads what the head reads, and the answers are asked for by a flag."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.aside, self.b = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(6, 2)
+
+    def forward(self, x, more=False):
+        h = self.a(x)
+        aside = self.aside(h)
+        return (self.b(h), aside) if more else self.b(h)
+
+
+def test_a_layer_that_no_answer_needed_has_its_gate():
+    graph = analyse(Aside(), X)
+    assert {p.module for p in graph.places} == {"aside", "b"}
+    gated = attach(Aside().double(), X.double())
+    gated.gate("a").log_var.data[:3] = 5.0
+    small, _ = prune(gated.eval())
+    torch.testing.assert_close(small(X.double(), True), gated(X.double(), True))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate"])
+def test_a_gate_stands_before_a_convolution_that_pads_by_itself(mode):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 3, padding=1, padding_mode=mode)
+    )
+    images = torch.randn(2, 1, 8, 8)
+    assert [(p.module, p.argument) for p in analyse(model, images).places] == [("2", 0)]
+    assert law_one(model, images) is not None
+
+
+def test_padding_with_a_number_is_no_place():
+    class Ones(nn.Conv1d):
+        def _conv_forward(self, x, weight, bias):
+            return nn.functional.conv1d(nn.functional.pad(x, (1, 1), value=1.0), weight, bias)
+
+    model = nn.Sequential(nn.Conv1d(1, 6, 3), nn.ReLU(), Ones(6, 4, 3))
+    (site,) = analyse(model, torch.randn(2, 1, 8)).sites
+    assert "so no gate can stand there" in site.ungated

@@ -49,11 +49,13 @@ ZERO = {
     "a bare parameter": lambda m, h: h + m.w,  # which closes with them
     "a matrix of answers": lambda m, h: torch.softmax(h @ h.transpose(1, 2), -1) @ h,
     "attention": lambda m, h: F.scaled_dot_product_attention(h, h, h),
+    "zeros": lambda m, h: h + torch.zeros_like(h) + torch.zeros(h.shape),
     "in place": lambda m, h: F.relu_(h.clone()),
 }
 OTHER = {
     "a number": lambda m, h: h + 1,
     "a tensor without units": lambda m, h: h + h.shape[1] * torch.ones(5, 1),
+    "ones": lambda m, h: h + torch.ones_like(h),
     "exponential": lambda m, h: torch.exp(h),
     "values of an attention": lambda m, h: F.scaled_dot_product_attention(h, h, torch.exp(h)),
     "a quotient of them": lambda m, h: h / (h * h),

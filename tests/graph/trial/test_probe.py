@@ -369,3 +369,29 @@ def test_every_number_of_a_list_follows_whatever_units_a_trial_takes(sizes):
         gated.eval()
         small, _ = prune(gated)
         torch.testing.assert_close(small(x), gated(x))
+
+
+class Heads(nn.Module):
+    """Attention written out, whose heads lie beside the batch for its products."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.qkv, self.out, self.heads = nn.Linear(6, 24), nn.Linear(8, 2), heads
+
+    def forward(self, x):
+        parts = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = (part.flatten(0, 1) for part in parts)
+        h = (q @ k.transpose(1, 2)).softmax(-1) @ v
+        return self.out(h.view(len(x), self.heads, x.shape[1], -1).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+def test_few_heads_are_cut_down_to_one(heads):
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, 6, dtype=torch.float64)
+    gated = attach(Heads(heads).double(), x)
+    assert gated.gate("qkv").mu.shape == (heads,)
+    gated.gate("qkv").log_var.data[1:] = 5.0
+    small, _ = prune(gated.eval())
+    assert (small.heads, small.qkv.out_features) == (1, 24 // heads)
+    torch.testing.assert_close(small(x), gated(x))

@@ -26,7 +26,8 @@ class Labeller:
     `carriers` the axis of a view that carries its units, where not the last one does; `crossed`
     the dimensions of products of two activations; `blended` the units that a statistic goes over
     and which may go all the same, for outputs may move (`inexact`); `normed` the root-mean-square
-    norms; `one_group` weights of group norms with one group; `unequal` splits into unequal parts.
+    norms; `one_group` weights of group norms with one group; `unequal` splits into unequal parts;
+    `runs` those of views (`Split`).
     """
 
     table: dict[str, Rule]
@@ -50,6 +51,7 @@ class Labeller:
     dims_of: list[dict[int, Dims]] = field(default_factory=list)
     used: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     carriers: dict[tuple[int, int], int] = field(default_factory=dict)
+    runs: dict[tuple[int, int], tuple[tuple[int, int], ...]] = field(default_factory=dict)
     splits: dict[tuple[int, int], Split] = field(default_factory=dict)
     crossed: list[Array] = field(default_factory=list)
     trace: Trace | None = None
@@ -202,7 +204,8 @@ class Labeller:
     def split(self, x: Tensor) -> Split:
         """How the view that is being labelled gives out units; views are counted by trace."""
         key = len(self.dims_of) - 1, len(self.splits) - self._views
-        made = Split(self.carriers.get(key), stored=self.origin(x) is not None)
+        stored, runs = self.origin(x) is not None, self.runs.get(key, ())
+        made = Split(self.carriers.get(key), stored=stored, runs=runs)
         return self.splits.setdefault(key, made)
 
     def join(self, a: Array, b: Array, call: Call) -> Array:

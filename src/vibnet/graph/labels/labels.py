@@ -5,6 +5,8 @@ position that is no unit (space, time), any other number names a unit; equal num
 unit. Row 1 holds the example a position belongs to, counted from 1, or 0.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,13 +36,17 @@ class Split:
 
     `carrier` is the axis told to, of the new shape (the last of `axes` unless told); `axes` are
     those along which the units vary, empty where at most one is; `atoms` are the units. A view of
-    a `stored` parameter is never an attention's.
+    a `stored` parameter is never an attention's. `runs` are how many old axes become how many new
+    ones, one run after the other; where they are told, sizes alike by accident say nothing. `took`
+    is the axis that units went to last.
     """
 
     carrier: int | None = None
     axes: tuple[int, ...] = ()
     atoms: Array = field(default_factory=lambda: np.arange(0))
     stored: bool = False
+    runs: tuple[tuple[int, int], ...] = ()
+    took: int | None = None
 
 
 class Labels:
@@ -160,6 +166,8 @@ def unmerge(
             split.axes, split.atoms = tuple(first + k for k in varies), dim[0]
         if row == 0 and split.carrier is not None and 0 <= split.carrier - first < len(sizes):
             axis = split.carrier - first
+        if row == 0:
+            split.took = first + axis
         lines = np.moveaxis(grid, axis, -1).reshape(-1, sizes[axis])
         out[axis][row] = lines[0]
         if row == 0:
@@ -180,8 +188,29 @@ def view(
 
     An axis of one unit that goes is merged with the next one, or with the last one.
     """
-    old = [d.shape[1] for d in dims]
+    split = split or Split()
+    if not _fit(split.runs, dims, shape):
+        split.runs = tuple(_runs(dims, shape))
     out: list[Array] = []
+    a = b = 0
+    for before, after in split.runs:
+        left, right = list(dims[a : a + before]), list(shape[b : b + after])
+        if not right:
+            for d in left:
+                labels.pin(d, reason)
+        elif len(left) == len(right) == 1:
+            out.append(left[0])
+        elif not left:
+            out.extend(plain(n) for n in right)
+        else:
+            out.extend(unmerge(merge(left, labels, reason), right, labels, split, b))
+        a, b = a + before, b + after
+    return tuple(out)
+
+
+def _runs(dims: tuple[Array, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """How many axes of one shape become how many of another, by their sizes."""
+    old = [d.shape[1] for d in dims]
     i = j = 0
     while i < len(old) or j < len(shape):
         a, b = i, j
@@ -196,17 +225,22 @@ def view(
                 p, i = p * old[i], i + 1
             else:
                 q, j = q * shape[j], j + 1
-        left, right = list(dims[a:i]), list(shape[b:j])
-        if not right:
-            for d in left:
-                labels.pin(d, reason)
-        elif len(left) == len(right) == 1:
-            out.append(left[0])
-        elif not left:
-            out.extend(plain(n) for n in right)
-        else:
-            out.extend(unmerge(merge(left, labels, reason), right, labels, split, b))
-    return tuple(out)
+        yield i - a, j - b
+
+
+def _fit(
+    runs: tuple[tuple[int, int], ...], dims: tuple[Array, ...], shape: tuple[int, ...]
+) -> bool:
+    """Whether runs of axes lead from one shape to another."""
+    if not runs or tuple(map(sum, zip(*runs, strict=True))) != (len(dims), len(shape)):
+        return False
+    a = b = 0
+    for before, after in runs:
+        sizes = [d.shape[1] for d in dims[a : a + before]]
+        if math.prod(sizes) != math.prod(shape[b : b + after]):
+            return False
+        a, b = a + before, b + after
+    return True
 
 
 def _units(dims: tuple[Array, ...]) -> bool:

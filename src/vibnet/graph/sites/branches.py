@@ -1,7 +1,7 @@
 """Sites that may go whole: what reads them becomes a constant, and the outputs still depend on
 the inputs, as a residual branch does not keep a network from answering."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +10,16 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from vibnet.graph.capture.trace import Trace
-from vibnet.graph.sites.constraints import NOTHING_NESTED, Mask, Nesting, legal
+from vibnet.graph.sites.constraints import NOTHING_NESTED, EqualBlocks, Mask, Nesting, legal
 from vibnet.graph.sites.paths import NO_BRANCHES, Branches, paths
 from vibnet.graph.sites.structure import Graph, Site
 
 SAME = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d  # and what computes as they do
+TOLD = {  # what a class may say of itself and compute as before
+    *("__init__", "__module__", "__doc__", "__annotations__", "__qualname__", "__constants__"),
+    *("__repr__", "extra_repr", "reset_parameters", "__firstlineno__", "__static_attributes__"),
+    *("__setstate__", "__parameters__", "__orig_bases__", "__annotate__", "__annotate_func__"),
+}
 READERS = nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer
 
 
@@ -67,10 +72,35 @@ def fewest(
     """The units that stay when some are wanted: see `legal`; sites may be empty."""
     gone: set[str] = set()
     if graph.branches.readers:
-        wanted = opened(graph.branches, graph.sites, wanted, score)
+        wanted = unused(graph, opened(graph.branches, graph.sites, wanted, score))
         gone = set(empty(graph.sites, wanted))
     floored = [site.units for site in graph.sites if site.name not in gone]
-    return legal(wanted, score, floored, graph.blocks, 1, multiple, inner)
+    return legal(wanted, score, floored, binding(graph, gone), 1, multiple, inner)
+
+
+def binding(graph: Graph, gone: Collection[str]) -> list[EqualBlocks]:
+    """The constraints that still bind units when some sites are empty."""
+    lost = np.zeros(graph.total, dtype=np.bool_)
+    for site in graph.sites:
+        lost[site.units] = site.name in gone
+    return [block for block in graph.blocks if not lost[block.units].all()]
+
+
+def unused(graph: Graph, kept: Mask) -> Mask:
+    """The units that stay without those that only layers read which make nothing that stays."""
+    kept, readers = kept.copy(), graph.branches.readers
+    while gone := set(feeding(graph, kept)):
+        found = [
+            site.units
+            for site in graph.sites
+            if site.name in readers
+            and kept[site.units].any()
+            and gone.issuperset(readers[site.name])
+        ]
+        if not found:
+            break
+        kept[np.concatenate(found)] = False
+    return kept
 
 
 def feeding(graph: Graph, kept: Mask) -> list[str]:
@@ -109,13 +139,19 @@ def _bound(graph: Graph) -> Mask:
     """The units that others are bound to."""
     out = np.zeros(graph.total + 1, dtype=np.bool_)
     for units in (
-        *(block.units for block in graph.blocks),
+        *(block.units for block in graph.blocks if not _repeats(block)),
         *(nested.units for nested in graph.nested),
         *(nested.parents for nested in graph.nested),
         graph.late,
     ):
         out[units] = True
     return out[:-1]
+
+
+def _repeats(block: EqualBlocks) -> bool:
+    """Whether the parts of a block hold the same units, so that none binds another."""
+    parts = np.sort(block.units.reshape(block.blocks, -1), axis=1)
+    return bool((parts >= 0).all() and (parts == parts[0]).all())
 
 
 def _readers(graph: Graph, units: npt.NDArray[np.int64], model: nn.Module) -> tuple[str, ...]:
@@ -140,17 +176,34 @@ def _readers(graph: Graph, units: npt.NDArray[np.int64], model: nn.Module) -> tu
 
 
 def several_names(model: nn.Module) -> set[str]:
-    """The names of parameters that have several."""
+    """The names of parameters that several modules hold, or one module twice."""
+    places: dict[int, set[tuple[int, str]]] = {}
     names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return {name for found in names.values() if len(found) > 1 for name in found}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None:
+                places.setdefault(id(parameter), set()).add((id(module), leaf))
+                names.setdefault(id(parameter), []).append(f"{prefix}.{leaf}" if prefix else leaf)
+    return {name for key, found in names.items() if len(places[key]) > 1 for name in found}
 
 
 def stock(module: nn.Module) -> bool:
     """Whether a layer computes as torch's linear layer or convolution, or transformers' Conv1D."""
     conv1d = type(module).__name__ == "Conv1D" and getattr(module, "nf", None) is not None
-    return conv1d or any(type(module).forward is kind.forward for kind in SAME)
+    return (conv1d and _unpatched(module)) or any(computes_as(module, kind) for kind in SAME)
+
+
+def computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module computes as a stock class: neither its classes nor itself change how."""
+    if not isinstance(module, kind):
+        return False
+    own = type(module).__mro__[: type(module).__mro__.index(kind)]
+    return _unpatched(module) and not any(hasattr(kind, n) for c in own for n in {*vars(c)} - TOLD)
+
+
+def _unpatched(module: nn.Module) -> bool:
+    """Whether a module has no methods put on it that its class has."""
+    return not any(callable(x) and hasattr(type(module), n) for n, x in vars(module).items())
 
 
 def heard(module: nn.Module) -> bool:

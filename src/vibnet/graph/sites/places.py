@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from vibnet.graph.capture.trace import Trace
+from vibnet.graph.capture.trace import Call, Trace
 from vibnet.graph.labels.events import Read
 from vibnet.graph.labels.labeller import Dims, Labeller
 from vibnet.graph.labels.labels import Array
@@ -16,6 +16,10 @@ from vibnet.graph.labels.labels import Array
 KEEPS_ELEMENTS = {
     *("view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "alias"),
     *("unsqueeze", "squeeze", "detach", "clone", "contiguous", "_to_copy", "expand"),
+}
+PADS = {  # what repeats positions of space, channel by channel
+    *("reflection_pad1d", "reflection_pad2d", "reflection_pad3d"),
+    *("replication_pad1d", "replication_pad2d", "replication_pad3d"),
 }
 
 
@@ -47,7 +51,7 @@ class Flow:
         self.maker: dict[int, int] = {}
         self.final = {id(x) for x in trace.outputs}
         for k, call in enumerate(trace.calls):
-            for x in {id(x) for x in call.given if k in trace.live}:
+            for x in {id(x) for x in call.given}:
                 self.users[x].append(k)
             if isinstance(call.out, Tensor):
                 self.maker.setdefault(id(call.out), k)
@@ -60,12 +64,15 @@ class Flow:
             if isinstance(module.output, Tensor):
                 self.output_of[id(module.output)] = k
 
-    def chain(self, x: Tensor) -> list[Tensor]:
-        """A tensor and what it is a view of, back to where it was computed."""
+    def chain(self, x: Tensor, padded: bool = False) -> list[Tensor]:
+        """A tensor and what it is a view of, back to where it was computed.
+
+        With `padded`, also what a padding repeats, which a multiplier goes through.
+        """
         out = [x]
         while (k := self.maker.get(id(out[-1]))) is not None:
             call = self.trace.calls[k]
-            if call.op not in KEEPS_ELEMENTS:
+            if call.op not in KEEPS_ELEMENTS and not (padded and _pads(call)):
                 break
             out.append(call.args[0])
         return out
@@ -82,6 +89,7 @@ class Flow:
             return None
         makers = {self.maker[id(step)] for step in chain[:at]}
         used = {k for step in chain[: at + 1] for k in self.users[id(step)]} - makers
+        used &= self.trace.live
         alone = all(inside not in self.trace.calls[k].stack for k in used)
         return chain[0] if alone and not self.keeps(made, inside) else None
 
@@ -106,7 +114,7 @@ class Flow:
         if not stack:
             return
         module = self.trace.modules[stack[-1]]
-        for x in self.chain(read.source):
+        for x in self.chain(read.source, padded=True):
             for argument, value in enumerate(module.inputs):
                 given_back = any(x is y for y in tree_leaves(module.output))
                 if (
@@ -123,6 +131,7 @@ class Flow:
 
         With `inside`, the number of a module's call, the uses in there; those elsewhere do not
         count if the tensor is the module's `own` input, and are others if it is a view of that.
+        Nor does what no output depends on, unless it is a read.
         """
         if inside is None and id(x) in self.final:
             return None
@@ -138,14 +147,21 @@ class Flow:
                 if inside is not None and call.stack[-1] != inside:
                     return None
                 found.append(read)
-            elif call.op in KEEPS_ELEMENTS:
+                continue
+            further = None
+            if call.op in KEEPS_ELEMENTS or _pads(call):
                 further = self.only_read(call.out, inside, own=False)
-                if further is None:
-                    return None
+            if further is not None:
                 found.extend(further)
-            else:
+            elif k in self.trace.live:
                 return None
         return found
+
+
+def _pads(call: Call) -> bool:
+    """Whether a call pads with what is there, or with zeros."""
+    zeros = call.op == "constant_pad_nd" and not any(call.args[2:3])
+    return zeros or call.op in PADS
 
 
 def rows(dims: Dims) -> int | None:
@@ -212,7 +228,7 @@ def find(
         for read in reads:
             if (number, read.call) in out:
                 continue
-            for x in flow.chain(read.source):
+            for x in flow.chain(read.source, padded=True):
                 k = flow.output_of.get(id(x))
                 if k is None or flow.keeps(x, k):
                     continue

@@ -28,6 +28,7 @@ FIXED_ZERO = {  # functions with f(0) = 0
     *("max_pool2d_with_indices", "max_pool3d_with_indices", "upsample_nearest2d"),
     *("upsample_bilinear2d", "upsample_nearest1d", "upsample_linear1d", "upsample_bicubic2d"),
 }
+NOTHING = {"zeros", "zeros_like", "new_zeros"}
 SUMS, JOINS = {"add", "sub"}, {"cat", "stack"}
 PRODUCTS = {"mul", "bmm", "mm"}
 FILLS = {"masked_fill", "constant_pad_nd"}  # with the number that is their third argument
@@ -120,6 +121,8 @@ class Zeros:
         first = call.args[0] if call.args else None
         if step in self.writes:
             return self._written(self.writes[step])
+        if name in NOTHING:
+            return np.ones(self.count, dtype=np.bool_)
         if name in JOINS:
             return self._all(call.given, foreign=True)
         if name in SUMS:

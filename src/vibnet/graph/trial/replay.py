@@ -107,8 +107,10 @@ class Replay:
     def label(self, number: int, trace: Trace, kept: Mask) -> tuple[Labeller, _Watched]:
         """A labeller that has seen the trace of a cut model, the trial of one by number."""
         watched = _Watched(self.units)
-        carriers = {(0, k): axis for (n, k), axis in self.engine.carriers.items() if n == number}
+        splits = {(0, k): s for (n, k), s in self.engine.splits.items() if n == number}
+        carriers = {key: split.took for key, split in splits.items() if split.took is not None}
         out = Labeller(self.engine.table, watched, like=self.engine, carriers=carriers)
+        out.runs = {key: split.runs for key, split in splits.items()}
         out.inexact = self.engine.inexact
         watched.engine = out
         for name, dims in self.engine.parameters.items():
