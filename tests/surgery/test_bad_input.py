@@ -248,5 +248,5 @@ def test_a_long_list_of_reasons_is_cut_short():
     with pytest.raises(
         NoSitesError, match=r"and 4 more, which vibnet\.plan lists\. Change"
     ) as seen:
-        attach(Sorted(), torch.randn(3, 4))
+        vibnet.attach(Sorted(), torch.randn(3, 4))
     assert str(seen.value).count("there is no rule for sort") == 8
