@@ -4,6 +4,7 @@ python benchmarks/models/table.py
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from vibnet.report.marks import table
 from vibnet.report.tables import check_place
 
 RESULTS = Path(__file__).parent / "results"
-KINDS = ("torchvision", "transformers", "timm")
+KINDS = ("torchvision", "transformers", "timm", "dense", "recurrent")
 FILES = ("files", "files_verified", "middle", "middle_verified")  # of large.py
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 
@@ -106,6 +107,21 @@ def large() -> list[list[str]]:
     return rows
 
 
+FUZZ = ("what came of a network", "networks")
+
+
+def fuzzed() -> list[list[str]]:
+    """How many random networks came to what."""
+    parts = json.loads((RESULTS / "fuzz.json").read_text()).values()
+    counts = Counter[str]()
+    for part in parts:
+        counts.update(part["counts"])
+        counts["another answer, or a crash"] += len(part["failed"])
+    return [
+        [name, f"{count:,}"] for name, count in [*counts.most_common(), ("all", counts.total())]
+    ]
+
+
 PEERS = (
     "model",
     "Torch-Pruning, no hints",
@@ -157,6 +173,7 @@ def main() -> None:
     among = {n: body for n, body in found.items() if body["kind"] in KINDS and "theirs" in body}
     put("peers", PEERS, [peers(name, body) for name, body in among.items()])
     put("large", LARGE, large())
+    put("fuzz", FUZZ, fuzzed())
     print(f"written: {DOCUMENT.relative_to(DOCUMENT.parents[1])}, {len(found)} models")
 
 
