@@ -54,13 +54,43 @@ def test_gamma_follows_the_stated_rule():
     total, before = 0.0, 0.0
     for progress, closed in ((0.1, 0), (0.2, 2), (0.22, 12)):
         set_snr(model, "0", [0.1] * closed + [9.0] * (16 - closed))
+        wanted = made.wanted(progress)
         made.look(model, progress, whole=True)
         cost = 6 * (16 - closed) + (16 - closed) * 12 + 36
-        gap = math.log(cost / made.wanted(progress)) / math.log(10)
+        gap = math.log(cost / wanted) / math.log(10)
         total += INTEGRAL * gap * (progress - before)
         expected = 0.5 * math.exp(total + PROPORTIONAL * gap)
         assert made.gamma == pytest.approx(expected)
         before = progress
+
+
+def test_the_cost_is_to_fall_from_where_it_is_when_it_fell_below():
+    made, model = steering("weights=10%"), gated()
+    made.begin(model)
+    set_snr(model, "0", [0.1] * 10 + [9.0] * 6)
+    made.look(model, 0.2, whole=True)
+    braked = made.gamma
+    cost = 6 * 6 + 6 * 12 + 36
+    assert made.wanted(0.2) == pytest.approx(cost)
+    assert made.wanted((0.2 + 0.65) / 2) == pytest.approx((cost * made.limit) ** 0.5)
+    assert made.wanted(0.65) == pytest.approx(made.limit)
+    made.look(model, 0.21, whole=True)  # nothing has changed: it brakes no longer
+    assert braked < made.gamma < made.settings.gamma
+    for k in range(22, 60):
+        made.look(model, k / 100, whole=True)
+    assert made.gamma > made.settings.gamma  # for nothing fell since
+
+
+def test_below_the_limit_gamma_falls_until_units_come_back():
+    made, model = steering("weights=50%"), gated()
+    made.begin(model)
+    set_snr(model, "0", [0.1] * 15 + [9.0])
+    gammas = []
+    for k in range(1, 60):
+        made.look(model, k / 100, whole=True)
+        gammas.append(made.gamma)
+    assert made.start == made.limit
+    assert gammas == sorted(gammas, reverse=True)
 
 
 def test_gamma_stays_within_bounds():

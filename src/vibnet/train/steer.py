@@ -32,6 +32,9 @@ class Steering:
 
         log gamma = log gamma_0 + 8 e + 60 * integral of e dp.
 
+    Where the cost is below that, it is to fall evenly from there: units that are gone do not come
+    back, so a gamma that waits for them would only let the others lose their noise.
+
     An error is approached from below: every epoch gamma grows by up to e^(8 / epochs) while the
     validation error is a standard error below the limit, less as it comes nearer, and falls twice
     as fast at most when it is above.
@@ -44,6 +47,7 @@ class Steering:
         total: the integral.
         progress: of the last look.
         base: what the dense model costs.
+        start: the cost from which it is to fall, and `since` which progress; 0 at first.
         trimmed: whether the final widths are there.
         live: units above the threshold that were cut to keep the budget.
         left: gated units that stayed.
@@ -58,6 +62,8 @@ class Steering:
     total: float = 0.0
     progress: float = 0.0
     base: float = 0.0
+    start: float = 0.0
+    since: float = 0.0
     trimmed: bool = False
     live: int = 0
     left: int = 0
@@ -82,9 +88,11 @@ class Steering:
 
     def wanted(self, progress: float) -> float:
         """What the model is to cost now."""
-        lag = min(0.3, TRAVEL / (self.settings.gate_lr * self.steps))
-        part = min(1.0, max(0.0, (progress - lag) / (REACHED - lag)))
-        wanted: float = self.base * (self.limit / self.base) ** part
+        if progress >= REACHED:
+            return self.limit
+        since = max(self.since, min(0.3, TRAVEL / (self.settings.gate_lr * self.steps)))
+        part, start = max(0.0, (progress - since) / (REACHED - since)), self.start or self.base
+        wanted: float = start * (self.limit / start) ** part
         return wanted
 
     def look(self, gated: Gated, progress: float, whole: bool = False) -> None:
@@ -98,11 +106,14 @@ class Steering:
             self.log = -SPAN
             return
         cost = self.budget.cost(gated, gated.kept())
-        gap = math.log(cost / self.wanted(progress)) / way
+        wanted = self.wanted(progress)
+        gap = math.log(cost / wanted) / way
         self.total += INTEGRAL * gap * (progress - self.progress)
         self.total = min(SPAN, max(-SPAN, self.total))
         self.log = min(SPAN, max(-SPAN, self.total + PROPORTIONAL * gap))
         self.progress = progress
+        if cost < wanted:
+            self.start, self.since = max(cost, self.limit), progress
 
     def judge(self, error: float, spread: float, epochs: int) -> None:
         """Take in the validation error of an epoch and its standard error."""
@@ -193,7 +204,8 @@ class Steering:
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs."""
         whole = asdict(self)
-        names = ("log", "total", "progress", "base", "trimmed", "live", "left", "unit")
+        names = [*("log", "total", "progress", "base", "start", "since")]
+        names += ["trimmed", "live", "left", "unit"]
         return {name: whole[name] for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
