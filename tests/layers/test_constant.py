@@ -47,3 +47,7 @@ def test_it_may_be_written_into_and_trained():
 
 def test_it_says_what_it_is():
     assert "3 numbers along -1, all zero" in repr(Constant(3, -1))
+
+
+def test_on_the_meta_device_it_gives_a_shape():
+    assert filled(3, -1).to("meta")(torch.ones(2, 4, device="meta")).shape == (2, 3)

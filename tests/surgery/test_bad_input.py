@@ -250,3 +250,9 @@ def test_a_long_list_of_reasons_is_cut_short():
     ) as seen:
         vibnet.attach(Sorted(), torch.randn(3, 4))
     assert str(seen.value).count("there is no rule for sort") == 8
+
+
+def test_a_plan_of_what_may_not_be_cut_is_refused():
+    model, x = nn.Sequential(nn.Linear(6, 4)), torch.randn(2, 6)
+    with pytest.raises(PlanError, match=r"nothing of Sequential may go\. vibnet\.plan"):
+        vibnet.prune(model, vibnet.plan(model, x), x)

@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import replace
 from types import MethodType
 
 import pytest
@@ -12,7 +13,9 @@ from torch import nn
 import vibnet
 from vibnet import attach, prune
 from vibnet.errors import ArtefactError, ConfigError, PlanError, VerificationError
+from vibnet.graph.capture.capture import capture
 from vibnet.graph.sites.branches import empty
+from vibnet.graph.sites.paths import paths
 from vibnet.layers import Constant
 from vibnet.surgery.plan import digest
 from vibnet.surgery.verify import answers, difference
@@ -750,3 +753,31 @@ class TwoOutputs(Mixer):
 def test_no_output_of_several_may_become_a_constant():
     gated = attach(TwoOutputs().eval(), TOKENS, remove_branches=True)
     assert "mlp.up" not in gated.graph.branches.readers
+
+
+class Numbered(nn.Module):
+    """A second input of whole numbers, one way or another, that only the branch reads."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.stem, self.up = nn.Linear(4, 6), nn.Linear(5, 8)
+        self.down, self.head, self.way = nn.Linear(8, 6), nn.Linear(6, 2), way
+
+    def forward(self, x, k):
+        if self.way == "one_hot":
+            told = nn.functional.one_hot(k, 5).to(x.dtype)
+        elif self.way == "index_add_":
+            told = torch.zeros(3, 5, dtype=x.dtype).index_add_(0, k, x[:, :1].expand(-1, 5))
+        else:
+            told = torch.zeros(3, 5, dtype=x.dtype).scatter_(1, k[:, None], 1.0)
+        return self.head(self.stem(x) + self.down(self.up(told).relu()))
+
+
+@pytest.mark.parametrize("way", ["one_hot", "index_add_", "scatter_"])
+def test_whole_numbers_that_say_which_one_count(way):
+    x, k = TOKENS[:, 0], torch.tensor([0, 2, 1])
+    found = paths(capture(Numbered(way), (x, k))[-1])
+    branch = replace(found, readers={"up": ("down",)})
+    assert found.answers([])
+    assert not branch.answers(["up"])
+    assert len(found.inputs) == 2

@@ -78,7 +78,8 @@ class Constant(nn.Module):
             columns = [1] * len(shape)
             columns[self.dim] = self.width
             out = self.bias.reshape(columns).expand(shape).clone()
-        if torch.is_autocast_enabled(kind) and out.dtype != torch.float64:
+        cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        if cast and out.dtype != torch.float64:
             return out.to(torch.get_autocast_dtype(kind))
         return out
 

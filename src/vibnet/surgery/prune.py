@@ -177,7 +177,7 @@ def prune(
         kept = planning.mask(graph, plan)
     else:
         raise PlanError("prune: a model without gates needs a plan. Make one with vibnet.plan.")
-    _refuse_computed(inner)
+    _refuse(inner, graph)
     if given and verify:
         _try_out(model, example)
     multipliers = gated.multipliers(kept) if gated is not None else None
@@ -217,11 +217,14 @@ def _refuse_meta(inner: nn.Module) -> None:
         )
 
 
-def _refuse_computed(inner: nn.Module) -> None:
-    """Refuse a model that cannot be copied."""
+def _refuse(inner: nn.Module, graph: Graph) -> None:
+    """Refuse a model without a unit that may go, and one that cannot be copied."""
+    name = type(inner).__name__
+    if not graph.total:
+        raise PlanError(f"prune: nothing of {name} may go. vibnet.plan(model, example) says why.")
     if found := computed(inner):
         raise PlanError(
-            f"prune: {type(inner).__name__} holds tensors of an earlier forward, which cannot be "
+            f"prune: {name} holds tensors of an earlier forward, which cannot be "
             f"copied: {', '.join(found)}. Delete them, or detach them when they are kept."
         )
 

@@ -78,3 +78,27 @@ def test_rows_picked_by_value_do_not_keep_a_layer_whole(way):
     small, report = vibnet.prune(model, halved(found), x)
     assert (small.up.out_features, small.more.out_features) == (6, 4)
     assert report.difference < 1e-12
+
+
+def test_what_is_picked_again_is_a_copy():
+    first = Picks()
+    x = torch.tensor([1.0, 0.0, 2.0])
+    first.call(aten.nonzero.default, (x,), {}).add_(5)
+    again = Picks(first.made)
+    again.call(aten.nonzero.default, (x,), {}).add_(7)
+    assert Picks(first.made).call(aten.nonzero.default, (x,), {}).flatten().tolist() == [0, 2]
+
+
+def test_values_that_are_true_or_false_are_no_masks():
+    picks = Picks()
+    flags = torch.tensor([True, False, True])
+    assert picks.call(aten.index.Tensor, (flags, [torch.tensor([1])]), {}).tolist() == [False]
+    assert picks.made == []
+    x, mask = torch.zeros(3), torch.tensor([True, False, True])
+    first = Picks()
+    first.call(aten.masked_scatter.default, (x, mask, torch.ones(2)), {})
+    again = Picks(first.made).call(aten.masked_scatter.default, (x, ~mask, torch.ones(2)), {})
+    assert again.tolist() == [1.0, 0.0, 1.0]
+    first = Picks()
+    first.call(aten.masked_select.default, (x, mask), {})
+    assert len(Picks(first.made).call(aten.masked_select.default, (x, ~mask), {})) == 2

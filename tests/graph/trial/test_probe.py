@@ -395,3 +395,49 @@ def test_few_heads_are_cut_down_to_one(heads):
     small, _ = prune(gated.eval())
     assert (small.heads, small.qkv.out_features) == (1, 24 // heads)
     torch.testing.assert_close(small(x), gated(x))
+
+
+class Stated(nn.Module):
+    """A list of two numbers that are alike: the size of a part, and something else."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.sizes, self.way = (8, 8) if way == "tuple" else [8, 8], way
+        self.up, self.down = nn.Linear(6, 16), nn.Linear(8, 4)
+        if way == "pool":
+            self.more = nn.Linear(8, 4)
+
+    def forward(self, x):
+        if self.way == "pool":
+            other = self.more(nn.functional.adaptive_avg_pool1d(x, self.sizes[1]))
+        else:
+            x, other = x[:, : self.sizes[1]], 0
+        parts = self.up(x).relu().unflatten(-1, (2, self.sizes[0]))
+        return self.down(parts.sum(2)).mean(1) + (other.mean(1) if self.way == "pool" else 0)
+
+
+@pytest.mark.parametrize("way", ["list", "tuple", "pool"])
+def test_a_number_beside_one_that_follows_stays(way):
+    torch.manual_seed(0)
+    model, x = Stated(way).double(), torch.randn(4, 2, 6, dtype=torch.float64)
+    gated = attach(model, x)
+    (site,) = (s for s in gated.sites if s.name == "up")
+    gated.gate("up").log_var.data[:5] = 5.0
+    small, report = prune(gated.eval())
+    assert report.numbers == {"sizes[0]": 3}
+    assert list(small.sizes) == [3, 8]
+    longer = torch.randn(4, 9, 6, dtype=torch.float64)
+    torch.testing.assert_close(small(longer), gated(longer))
+    assert site.size == 8
+
+
+def test_a_model_that_gives_nothing_on_the_example_has_a_plan():
+    class Nothing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return [row for row in self.b(self.a(x).relu()) if x[0, 0] > 1e9]
+
+    assert plan(Nothing(), torch.randn(3, 6)).sizes == {"a": 8}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vibnet.graph.capture.memory import storage
-from vibnet.graph.capture.trace import Trace
+from vibnet.graph.capture.trace import Call, Trace
 
 SHAPES = {  # operators that take of a tensor its shape alone
     *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
@@ -86,30 +86,39 @@ NO_BRANCHES = Branches()
 def paths(trace: Trace) -> Branches:
     """What a forward in evaluation mode does, and its outputs that depend on its inputs.
 
-    What is true or false says where to look, not what is there: it depends on nothing. Nor do
-    whole numbers count that nothing is looked up by, unless the model is given no others.
+    What is true or false says where to look, not what is there: it depends on nothing, unless it
+    tells which of several numbers one is. Nor do whole numbers count that nothing is looked up by,
+    unless the model is given no others.
     """
-    steps = tuple(
-        Step(
-            () if call.op in SHAPES else _places(x for x in call.given if x.dtype != torch.bool),
-            _places(x for x in call.results if x.dtype != torch.bool),
-            call.writes,
-            call.module,
-        )
-        for call in trace.calls
-    )
+    steps, chosen = [], set[int]()
+    for call in trace.calls:
+        given = [] if call.op in SHAPES else [x for x in call.given if _counts(x, chosen)]
+        if _names(call) or (given and any(id(x) in chosen for x in given)):
+            chosen.update(id(x) for x in call.results)
+        made = [x for x in call.results if _counts(x, chosen)]
+        steps.append(Step(_places(given), _places(made), call.writes, call.module))
     numbers = [x for x in trace.inputs if x.dtype != torch.bool]
     asked = [x for x in numbers if x.is_floating_point()]
-    whole = Branches({}, steps, _places(x for x in numbers if not x.is_floating_point()))
-    keys = [x for c in trace.calls if c.op in LOOKUPS for x in c.given if not x.is_floating_point()]
+    whole = Branches({}, tuple(steps), _places(x for x in numbers if not x.is_floating_point()))
+    looking = [c for c in trace.calls if c.op.removesuffix("_") in LOOKUPS or _names(c)]
+    keys = [x for call in looking for x in call.given if not x.is_floating_point()]
     used = 0
     for bits in whole.reached((), _places(keys)):
         used |= bits
     inputs = _places(asked) + tuple(x for n, x in enumerate(whole.inputs) if used >> n & 1)
-    every = Branches({}, steps, inputs or whole.inputs)
+    every = Branches({}, tuple(steps), inputs or whole.inputs)
     places = _places(trace.outputs)
     found = zip(places, every.reached((), places), strict=True)
-    return Branches({}, steps, every.inputs, tuple((p, bits) for p, bits in found if bits))
+    return Branches({}, tuple(steps), every.inputs, tuple((p, bits) for p, bits in found if bits))
+
+
+def _names(call: Call) -> bool:
+    """Whether a call tells which of several numbers one is, as for a one in its place."""
+    return call.op == "eq" and len(call.given) == 2
+
+
+def _counts(x: Tensor, chosen: set[int]) -> bool:
+    return x.dtype != torch.bool or id(x) in chosen
 
 
 def _places(tensors: Iterable[Tensor]) -> tuple[Place, ...]:

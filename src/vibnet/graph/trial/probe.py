@@ -47,7 +47,8 @@ class Probe:
         graph: Graph,
     ) -> None:
         self.model, self.traces, self.graph = model, traces, graph
-        self.fake = bool(traces[0].calls) and "Fake" in type(traces[0].outputs[0]).__name__
+        made = next((x for call in traces[0].calls for x in call.results), None)
+        self.fake = "Fake" in type(made).__name__
         self.replay = Replay(engine, graph, self.fake)
         self.modes = [0] if alike(traces[0], traces[-1]) else [0, 1]
 
@@ -172,21 +173,22 @@ class Probe:
     def numbered(self, why: Complaint | None) -> Complaint | None:
         """What is left of a complaint when modules' attributes follow their widths.
 
-        As few attributes as will do: each alone, then all that could, less those not
-        needed. Numbers of one list follow together: a trial cut may leave a part whole by chance.
+        As few attributes as will do: each alone, then all that could, less those not needed. The
+        numbers that a split is handed as one list follow together: a trial may leave a part whole.
         """
         while why is not None and why.call is not None:
             engine, before = self.replay.engine, self.graph.numbers
             found = candidates(engine, self.traces, self.replay.units, self.model, why.call)
             found = {key: units for key, units in found.items() if key not in before}
-            names = list(dict.fromkeys(_owner(attribute) for _, attribute in found))
+            groups = {key: self._group(why.call, *key) for key in found}
+            names = list(dict.fromkeys(groups.values()))
             best: tuple[float, Complaint | None, Numbers] = why.step, why, before
             for name in names:
-                best = max(best, self._with(found, before, [name]), key=lambda tried: tried[0])
+                best = max(best, self._with(found, groups, [name]), key=lambda tried: tried[0])
             if best[1] is why and len(names) > 1:  # none alone helps
-                best = self._with(found, before, names)
+                best = self._with(found, groups, names)
                 for name in list(names):  # which of them are not needed?
-                    fewer = self._with(found, before, [n for n in names if n != name])
+                    fewer = self._with(found, groups, [n for n in names if n != name])
                     if fewer[0] >= best[0]:
                         best, names = fewer, [n for n in names if n != name]
                 best = best if best[0] > why.step else (why.step, why, before)
@@ -196,13 +198,21 @@ class Probe:
             why = best[1]
         return why
 
+    def _group(self, call: Call, module: str, attribute: str) -> str:
+        """What a number follows with: itself, or the list that is what a split is told."""
+        owner = attribute.partition("[")[0]
+        held = getattr(self.model.get_submodule(module), owner, None)
+        split = call.op.endswith("split_with_sizes") and isinstance(held, (list, tuple))
+        return owner if split and [*(held or ())] == [*call.args[1]] else attribute
+
     def _with(
-        self, found: Numbers, before: Numbers, names: list[str]
+        self, found: Numbers, groups: dict[tuple[str, str], str], names: list[str]
     ) -> tuple[float, Complaint | None, Numbers]:
         """How far a trial comes with more attributes following, its complaint, and them all."""
-        numbers = before | {key: units for key, units in found.items() if _owner(key[1]) in names}
-        self.graph = replace(self.graph, numbers=numbers)
-        why = self.complaint(self.graph.sites)
+        graph, more = self.graph, {k: units for k, units in found.items() if groups[k] in names}
+        self.graph = replace(graph, numbers=graph.numbers | more)
+        why = self.complaint(graph.sites)
+        numbers, self.graph = self.graph.numbers, graph
         return (math.inf if why is None else why.step), why, numbers
 
     def _compare(self, number: int, before: Trace, after: Trace, kept: Mask) -> Complaint | None:
@@ -274,13 +284,7 @@ def followed(
 
 def _but_two(units: Array) -> float:
     """The largest share of a site that leaves two units; an axis of one unit is like no axis."""
-    size = len(np.unique(units))
-    return (size - 2) / size if size > 2 else 1.0
-
-
-def _owner(attribute: str) -> str:
-    """The attribute that a number stands in: `sizes` of `sizes[0]`."""
-    return attribute.partition("[")[0]
+    return 1 - 2 / size if (size := len(np.unique(units))) > 2 else 1.0
 
 
 def whole_numbers(model: nn.Module) -> dict[str, Array]:

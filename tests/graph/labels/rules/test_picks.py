@@ -190,3 +190,19 @@ def test_axes_that_numbers_pick_from_stay_whole(name):
     assert graph.sites == []
     why = next(s.reason for s in graph.pinned if s.name == "a")
     assert "picks positions by number" in why or "another axis" in why
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_single_number_for_a_place(copy):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            y = self.b(self.a(x).relu())
+            at, zeros = torch.tensor(1), torch.zeros(4)
+            place = zeros.index_copy if copy else zeros.index_add
+            return y / (1 + place(0, at, y.sum()).sum().abs())
+
+    assert vibnet.plan(Counting(), torch.randn(2, 3)).sizes == {"a": 8}

@@ -152,6 +152,10 @@ def index_add(engine: Labeller, call: Call) -> Dims:
     """A tensor added, or copied, to positions of one axis picked by numbers."""
     x, axis, _, source = call.args[:4]
     dims, others = engine.dims(x), engine.dims(source)
+    if len(dims) != len(others):
+        for dim in (*dims, *others):  # a single number for a place
+            engine.labels.pin(dim, f"{call} picks positions by number")
+        return dims
     for k, (dim, other) in enumerate(zip(dims, others, strict=True)):
         if k == axis % x.ndim:
             for gone in (dim, other):
