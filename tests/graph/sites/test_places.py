@@ -293,6 +293,19 @@ def test_a_gate_stands_before_a_convolution_that_pads_by_itself(mode):
     assert law_one(model, images) is not None
 
 
+def test_a_gate_stands_before_a_convolution_that_pads_unequally_with_zeros():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(1, 6, 3), nn.ReLU(), Unequal(6, 4, 4))
+    signal = torch.randn(2, 1, 10)
+    assert [(p.module, p.argument) for p in analyse(model, signal).places] == [("2", 0)]
+    assert law_one(model, signal) is not None
+
+
+class Unequal(nn.Conv1d):
+    def _conv_forward(self, x, weight, bias):
+        return nn.functional.conv1d(nn.functional.pad(x, (1, 2)), weight, bias)
+
+
 def test_padding_with_a_number_is_no_place():
     class Ones(nn.Conv1d):
         def _conv_forward(self, x, weight, bias):

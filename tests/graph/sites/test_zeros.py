@@ -49,7 +49,7 @@ ZERO = {
     "a bare parameter": lambda m, h: h + m.w,  # which closes with them
     "a matrix of answers": lambda m, h: torch.softmax(h @ h.transpose(1, 2), -1) @ h,
     "attention": lambda m, h: F.scaled_dot_product_attention(h, h, h),
-    "zeros": lambda m, h: h + torch.zeros_like(h) + torch.zeros(h.shape),
+    "zeros": lambda m, h: h + torch.zeros_like(h) + torch.zeros(h.shape) + h.new_zeros(h.shape),
     "in place": lambda m, h: F.relu_(h.clone()),
 }
 OTHER = {
