@@ -48,7 +48,7 @@ def ours(name: str, body: dict[str, Any]) -> list[str]:
         name,
         f"{body['units']} in {body['sites']}",
         percent(body["cuttable"]["macs"]),
-        f"{seconds['attach']:.1f} / {seconds['prune']:.2f}",
+        f"{seconds.get('attach', seconds['plan']):.1f} / {seconds['prune']:.2f}",
         f"{law['difference']:.0e}" if counts else "too dead to count",
         f"{law['live']:.0e}, {law['swapped']:.0e}, {law['opened']:.0e}",
         *(f"{thousands(a[n])} → {thousands(b[n])}" for n in ("parameters", "macs")),

@@ -19,7 +19,9 @@ from torch.utils._pytree import tree_leaves
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from liveliness import call, lively
 
-RATIO = 0.5
+import vibnet
+
+RATIO, OUTPUT = 0.5, "an output of the model"
 
 
 def measure(entry: Entry) -> dict[str, Any]:
@@ -30,14 +32,15 @@ def measure(entry: Entry) -> dict[str, Any]:
     model.float()
     masked = copy.deepcopy(model)
     out: dict[str, Any] = {"seconds": {}, "stage": "trace"}
-    start = time.process_time()
     try:
+        ignored = _last(model, example)
+        start = time.process_time()
         pruner = torch_pruning.pruner.BasePruner(
             model,
             example,
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=RATIO,
-            ignored_layers=_last(model, example),
+            ignored_layers=ignored,
         )
         out["seconds"]["attach"] = time.process_time() - start
         out["stage"] = "prune"
@@ -67,7 +70,11 @@ def measure(entry: Entry) -> dict[str, Any]:
 
 
 def _last(model: nn.Module, example: Any) -> list[nn.Module]:
-    """The layers whose own output is an output of the model: a person would name these."""
+    """The layers that make the outputs of the model: a person would name these.
+
+    Those whose own output is one, and those that vibnet's plan knows to make one, for a view or a
+    pooling may come after them.
+    """
     made: dict[int, nn.Module] = {}
     hooks = [
         m.register_forward_hook(
@@ -81,7 +88,9 @@ def _last(model: nn.Module, example: Any) -> list[nn.Module]:
     for hook in hooks:
         hook.remove()
     tree = output.to_tuple() if hasattr(output, "to_tuple") else output
-    return [made[id(x)] for x in tree_leaves(tree) if id(x) in made]
+    last = [made[id(x)] for x in tree_leaves(tree) if id(x) in made]
+    named = [n for n, why in vibnet.plan(model, example).pinned.items() if OUTPUT in why]
+    return [*last, *(m for n, m in model.named_modules() if n in named and m not in last)]
 
 
 class _Zeros:
