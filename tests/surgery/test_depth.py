@@ -781,3 +781,30 @@ def test_whole_numbers_that_say_which_one_count(way):
     assert found.answers([])
     assert not branch.answers(["up"])
     assert len(found.inputs) == 2
+
+
+class Divided(nn.Module):
+    """Units in two stated parts, each with a reader of its own, of which one is divided again."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.sizes, self.way = [4, 2], way
+        self.stem, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.up, self.left, self.right = nn.Linear(6, 6), nn.Linear(4, 6), nn.Linear(2, 6)
+
+    def forward(self, x):
+        x = self.stem(x)
+        left, right = self.up(x).relu().split(self.sizes, -1)
+        if self.way == "again":
+            a, b = torch.cat([left, left], -1).chunk(2, -1)
+            left = a * b
+        return self.head(x + self.left(left) + self.right(right))
+
+
+@pytest.mark.parametrize("way", ["once", "again"])
+def test_parts_that_each_keep_a_unit_do_not_go_whole(way):
+    gated = gone(Divided(way), TOKENS, "up")
+    assert "up" not in gated.graph.branches.readers
+    small, _ = prune(gated)
+    check(gated, small, TOKENS)
+    assert min(small.sizes) >= 1

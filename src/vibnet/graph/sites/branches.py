@@ -139,7 +139,7 @@ def _bound(graph: Graph) -> Mask:
     """The units that others are bound to."""
     out = np.zeros(graph.total + 1, dtype=np.bool_)
     for units in (
-        *(block.units for block in graph.blocks if not _repeats(block)),
+        *(block.units for block in graph.blocks if not _repeats(block, graph.sites)),
         *(nested.units for nested in graph.nested),
         *(nested.parents for nested in graph.nested),
         graph.late,
@@ -148,10 +148,11 @@ def _bound(graph: Graph) -> Mask:
     return out[:-1]
 
 
-def _repeats(block: EqualBlocks) -> bool:
-    """Whether the parts of a block hold the same units, so that none binds another."""
+def _repeats(block: EqualBlocks, sites: Sequence[Site]) -> bool:
+    """Whether every part of a block holds all units of one site, so that none binds another."""
     parts = np.sort(block.units.reshape(block.blocks, -1), axis=1)
-    return bool((parts >= 0).all() and (parts == parts[0]).all())
+    alike = block.blocks > 1 and bool((parts == parts[0]).all())
+    return alike and any(np.array_equal(parts[0], np.sort(site.units)) for site in sites)
 
 
 def _readers(graph: Graph, units: npt.NDArray[np.int64], model: nn.Module) -> tuple[str, ...]:
