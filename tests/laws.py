@@ -1,6 +1,7 @@
 """Law 1 as a check: what a gated model answers in evaluation is what the small one answers."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,6 +28,18 @@ def close_units(gated, share, seed):
                 * torch.as_tensor(random.choice([-1, 1], n))
             )
             gate.log_var.copy_(torch.where(shut, 5.0, -9.0))
+
+
+def halved(plan):
+    """Every site without half of its units."""
+    source = torch.Generator().manual_seed(0)
+    return replace(
+        plan,
+        kept={
+            name: sorted(torch.randperm(size, generator=source)[: max(1, size // 2)].tolist())
+            for name, size in plan.sizes.items()
+        },
+    )
 
 
 def law_one(model, example, seed=0, tries=None, exact=EXACT, **options):

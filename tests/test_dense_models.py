@@ -1,9 +1,8 @@
 """Segmentation and detection: their backbones are cut, and what picks boxes is left to itself."""
 
-from dataclasses import replace
-
 import pytest
 import torch
+from laws import halved
 from schemas import with_boxes
 from tv import torchvision
 
@@ -11,18 +10,6 @@ import vibnet
 
 SEGMENTATION = ("fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
 FREE = {"weights": None, "weights_backbone": None}
-
-
-def halved(plan):
-    """Every site without half of its units."""
-    source = torch.Generator().manual_seed(0)
-    return replace(
-        plan,
-        kept={
-            name: sorted(torch.randperm(size, generator=source)[: max(1, size // 2)].tolist())
-            for name, size in plan.sizes.items()
-        },
-    )
 
 
 @torchvision

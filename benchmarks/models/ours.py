@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-from laws import close_units, opened, swapped
+from laws import close_units, halved, opened, swapped
 from liveliness import another, call, lively, liveness, scaling
 
 import vibnet
@@ -80,12 +80,8 @@ def by_plan(
         call(model, example)
     for hook in hooks:
         hook.remove()
-    source = torch.Generator().manual_seed(0)
-    kept = {
-        name: sorted(torch.randperm(size, generator=source)[: max(1, round(SHARE * size))].tolist())
-        for name, size in plan.sizes.items()
-    }
-    half, graph = replace(plan, kept=kept), analyse(model, example)
+    half, graph = halved(plan), analyse(model, example)
+    kept = half.kept
     small, _ = timed(seconds, "prune", lambda: vibnet.prune(model, half, example, verify=False))
     report = vibnet.prune(model, half, example)[1]
     right = answers(small, example, torch.float64)

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from test_dense_models import halved
+from laws import halved
 from torch import nn
 
 import vibnet
+from vibnet.graph.capture import recall
 from vibnet.graph.capture.picks import Picks
 
 aten = torch.ops.aten
@@ -39,6 +40,14 @@ def test_another_operator_picks_for_itself():
     first.call(aten.index.Tensor, (x, [mask]), {})
     again = Picks(first.made).call(aten.masked_select.default, (x, ~mask), {})
     assert again.tolist() == [1.0]
+
+
+def test_what_picks_nothing_is_left_to_torch():
+    recall._KNOWN.clear()
+    picks, x = Picks(), torch.tensor([-1.0, 2.0])
+    assert torch.equal(picks.call(aten.relu.default, (x,), {}), torch.tensor([0.0, 2.0]))
+    assert picks.made == []
+    assert not recall._KNOWN
 
 
 def test_positions_by_number_are_no_pick():

@@ -45,9 +45,9 @@ Given = dict[int, tuple[int, FakeTensor]]  # by identity, with its number
 _KNOWN: dict[Any, tuple[Any, list[_Made | None]]] = {}
 
 
-def call(mode: FakeTensorMode | None, func: Any, args: Any, kwargs: Any) -> Any:
+def call(mode: FakeTensorMode, func: Any, args: Any, kwargs: Any) -> Any:
     """The result of a call, worked out only where none like it was made before."""
-    if mode is None or not _sure(func):
+    if not _sure(func):
         return func(*args, **kwargs)
     given: Given = {}
     key = _key(mode, func, args, kwargs, given)

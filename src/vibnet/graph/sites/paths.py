@@ -93,7 +93,7 @@ def paths(trace: Trace) -> Branches:
     steps, chosen = [], set[int]()
     for call in trace.calls:
         given = [] if call.op in SHAPES else [x for x in call.given if _counts(x, chosen)]
-        if _names(call) or (given and any(id(x) in chosen for x in given)):
+        if _names(call) or any(id(x) in chosen for x in given):
             chosen.update(id(x) for x in call.results)
         made = [x for x in call.results if _counts(x, chosen)]
         steps.append(Step(_places(given), _places(made), call.writes, call.module))
@@ -118,6 +118,7 @@ def _names(call: Call) -> bool:
 
 
 def _counts(x: Tensor, chosen: set[int]) -> bool:
+    """Whether what depends on a tensor depends on what that one does."""
     return x.dtype != torch.bool or id(x) in chosen
 
 

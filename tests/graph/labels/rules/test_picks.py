@@ -1,7 +1,6 @@
 import pytest
 import torch
-from laws import law_one
-from test_dense_models import halved
+from laws import halved, law_one
 from torch import nn
 
 import vibnet
