@@ -64,7 +64,6 @@ class Probe:
         kept = wanted
         firsts = (1 / 2, 1 / 4, 3 / 4) if second else (1 / 3,)
         uncut = [(s.units, firsts[k % len(firsts)]) for k, s in enumerate(sites)]
-        uncut = [(units, min(first, _but_two(units))) for units, first in uncut]
         for least in (0, 2 / 3, 1.0):
             for units, first in uncut:
                 wanted[units[rank[units] <= max(first, least)]] = False
@@ -280,11 +279,6 @@ def followed(
     if request.branches:
         graph = replace(graph, branches=branches.find(graph, traces[-1], model))
     return price(graph, engine, traces), engine, traces
-
-
-def _but_two(units: Array) -> float:
-    """The largest share of a site that leaves two units; an axis of one unit is like no axis."""
-    return 1 - 2 / size if (size := len(np.unique(units))) > 2 else 1.0
 
 
 def whole_numbers(model: nn.Module) -> dict[str, Array]:
