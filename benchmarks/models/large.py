@@ -10,6 +10,7 @@ Each runs in a process of its own, whose largest memory is measured; JSON in res
 many processes wanted to run when it began.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -143,7 +144,7 @@ WORK: dict[str, Callable[[], dict[str, Any]]] = {
 
 def main() -> None:
     """Measure what is named, in a process of its own."""
-    if sys.argv[1] == "write":
+    if sys.argv[1:2] == ["write"]:
         write(sys.argv[2], Path(sys.argv[3]))
     elif sys.argv[-1] == "--here":
         torch.set_num_threads(1)
@@ -152,11 +153,14 @@ def main() -> None:
         facts["freed_memory_stays_with_the_process"] = False
         print(json.dumps(found | {"host": facts}))
     else:
-        command, load = [sys.executable, __file__, sys.argv[1], "--here"], os.getloadavg()[0]
+        parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+        parser.add_argument("what", choices=tuple(WORK))
+        what = parser.parse_args().what
+        command, load = [sys.executable, __file__, what, "--here"], os.getloadavg()[0]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         RESULTS.mkdir(parents=True, exist_ok=True)
         body = json.loads(done.stdout.splitlines()[-1]) | {"load": load}
-        (RESULTS / f"{sys.argv[1]}.json").write_text(json.dumps(body, indent=1) + "\n")
+        (RESULTS / f"{what}.json").write_text(json.dumps(body, indent=1) + "\n")
         print(f"{body['seconds']:.1f} s, {body['memory_GiB']:.2f} GiB")
 
 
