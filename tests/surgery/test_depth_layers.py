@@ -67,11 +67,11 @@ def test_a_model_may_ask_what_was_replaced_for_its_type():
 
 
 class Worded(nn.Module):
-    """A branch whose first convolution states its padding by a word."""
+    """A branch whose first convolution pads in a way of its own."""
 
-    def __init__(self):
+    def __init__(self, **padding):
         super().__init__()
-        self.stem, self.up = nn.Conv2d(1, 3, 1), nn.Conv2d(3, 4, 3, padding="same")
+        self.stem, self.up = nn.Conv2d(1, 3, 1), nn.Conv2d(3, 4, 5, **padding)
         self.down, self.head = nn.Conv2d(4, 3, 1), nn.Linear(3, 2)
 
     def forward(self, x):
@@ -80,10 +80,19 @@ class Worded(nn.Module):
 
 
 def test_a_layer_whose_shape_is_no_formula_of_numbers_stays():
-    gated = gone(Worded(), IMAGE, "up")
+    gated = gone(Worded(padding="same"), IMAGE, "up")
     small, report = prune(gated)
     check(gated, small, IMAGE)
     assert set(report.constants) == {"down"}
+
+
+def test_a_layer_that_fails_on_small_images_stays():
+    gated = gone(Worded(padding=2, padding_mode="reflect"), IMAGE, "up")
+    small, report = prune(gated)
+    check(gated, small, IMAGE)
+    assert set(report.constants) == {"down"}
+    with pytest.raises(RuntimeError, match="[Pp]adding"):
+        small(torch.zeros(1, 1, 1, 8, dtype=torch.float64))
 
 
 class Elsewhere(Mixer):

@@ -96,14 +96,22 @@ class OwnForward(Net):
 class Wordy(nn.Module):
     """A convolution whose padding is a word."""
 
+    padding = {"padding": "same"}
+
     def __init__(self):
         super().__init__()
         self.stem, self.up = nn.Conv1d(1, 3, 1), nn.Conv1d(3, 4, 1)
-        self.down = nn.Conv1d(4, 3, 3, padding="same")
+        self.down = nn.Conv1d(4, 3, 3, **self.padding)
 
     def forward(self, x):
         x = self.stem(x[:, None])
         return (x + self.down(self.up(x).relu())).mean(2)
+
+
+class Mirrored(Wordy):
+    """A convolution that fails on inputs of one position."""
+
+    padding = {"padding": 1, "padding_mode": "reflect"}
 
 
 class Beside(Net):
@@ -168,6 +176,7 @@ class Grouped(nn.Module):
         (Heard, "up"),
         (OwnForward, "up"),
         (Wordy, "up"),
+        (Mirrored, "up"),
         (Beside, "up"),
         (Grouped, "up"),
         (Normed, "up"),

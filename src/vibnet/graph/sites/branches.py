@@ -225,5 +225,8 @@ def _looked_at(model: nn.Module) -> set[str]:
 
 
 def padded(module: nn.Module) -> bool:
-    """Whether a convolution's padding is a word, whose size follows from others."""
-    return isinstance(module, _ConvNd) and isinstance(module.padding, str)
+    """Whether a convolution's padding is a word, whose size follows from others, or fails on small
+    inputs, which a constant would answer."""
+    if not isinstance(module, _ConvNd):
+        return False
+    return isinstance(module.padding, str) or module.padding_mode == "reflect"
