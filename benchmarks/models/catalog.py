@@ -113,6 +113,21 @@ def _transformers(model: str, config: str, **options: Any) -> Callable[[], nn.Mo
     return make
 
 
+def _torch_norms(model: nn.Module) -> nn.Module:
+    """A model with torch's root-mean-square norms, which compute in the type they are given.
+
+    Those of transformers compute in float32 whatever that is.
+    """
+    for name, module in list(model.named_modules()):
+        if type(module).__name__.endswith("RMSNorm"):
+            weight, eps = module.get_parameter("weight"), module.variance_epsilon
+            assert isinstance(eps, float)
+            norm = nn.RMSNorm(len(weight), eps)
+            norm.weight = weight
+            model.set_submodule(name, norm)
+    return model
+
+
 def _whisper() -> nn.Module:
     make = _transformers(
         "WhisperModel",
@@ -173,6 +188,13 @@ _LLAMA = {
     "intermediate_size": 688,
     "use_cache": False,
 }
+_TIED = _transformers(
+    "LlamaForCausalLM",
+    "LlamaConfig",
+    **_LLAMA,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
+)
 _HF = {
     "hf_bert": Entry(
         _transformers("BertModel", "BertConfig", **_BERT),
@@ -202,14 +224,9 @@ _HF = {
         _tokens(1000),
         "transformers",
     ),
-    "hf_llama_lm": Entry(
-        _transformers(
-            "LlamaForCausalLM",
-            "LlamaConfig",
-            **_LLAMA,
-            num_key_value_heads=2,
-            tie_word_embeddings=True,
-        ),
+    "hf_llama_lm": Entry(_TIED, _tokens(1000), "transformers"),
+    "hf_llama_lm+torch_norms": Entry(
+        lambda: _torch_norms(_TIED()),
         _tokens(1000),
         "transformers",
     ),
