@@ -42,7 +42,9 @@ def test_a_detector_is_cut_by_a_plan_with_targets_in_its_example():
     found = vibnet.plan(model, (images, [target, target]))
     assert found.cuttable["macs"] >= 0.9
     assert len(found.sizes) > 30
-    assert all("first dimension does not count the examples" in w for w in found.ungated.values())
+    assert all(
+        "first dimension is not seen to count the examples" in w for w in found.ungated.values()
+    )
     small, report = vibnet.prune(model, halved(found), (images, [target, target]))
     assert report.difference < 1e-10
     assert report.weights[1] < 0.5 * report.weights[0]

@@ -2,10 +2,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from laws import law_one
 from torch import nn
 
+import vibnet
 from vibnet.errors import ConfigError
 from vibnet.graph import checks
+from vibnet.train.loop import fit
 
 
 def test_a_module_is_no_class_and_nothing_else():
@@ -14,6 +18,44 @@ def test_a_module_is_no_class_and_nothing_else():
         checks.module("f", nn.Linear)
     with pytest.raises(ConfigError, match=r"f: the model must be a torch.nn.Module, got NoneType"):
         checks.module("f", None)
+
+
+class Extra(nn.Linear):
+    """A layer with state that is no tensor."""
+
+    def get_extra_state(self):
+        return {"version": 1}
+
+    def set_extra_state(self, state):
+        assert state == {"version": 1}
+
+
+def test_state_that_is_no_tensor_is_cut_but_not_stored(tmp_path):
+    torch.manual_seed(0)
+    example = torch.randn(4, 8)
+    model = nn.Sequential(Extra(8, 12), nn.ReLU(), nn.Linear(12, 3))
+    _, small, _ = law_one(model, example)
+    assert small.state_dict()["0._extra_state"] == {"version": 1}
+    with pytest.raises(ConfigError, match=r"save: the state of Sequential .*\(0\._extra_state\)"):
+        vibnet.save(small, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match=r"fit: the state of Sequential .*torch\.save"):
+        fit(model, Data(example), folder=tmp_path / "run")
+
+
+class Data:
+    """One batch, over and over."""
+
+    steps = 1
+
+    def __init__(self, example):
+        self.example = example
+
+    def train(self, _epoch):
+        return [(self.example, torch.zeros(len(self.example), dtype=torch.int64))]
+
+    def validation(self):
+        return self.train(0)
 
 
 def test_names_are_listed_and_a_string_is_one():

@@ -91,7 +91,7 @@ def test_a_layer_that_fails_on_small_images_stays():
     small, report = prune(gated)
     check(gated, small, IMAGE)
     assert set(report.constants) == {"down"}
-    with pytest.raises(RuntimeError, match="[Pp]adding"):
+    with pytest.raises(RuntimeError, match=r"[Pp]adding"):
         small(torch.zeros(1, 1, 1, 8, dtype=torch.float64))
 
 

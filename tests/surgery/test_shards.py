@@ -141,6 +141,40 @@ def test_a_plan_that_picks_features_or_of_another_model_is_refused(tmp_path):
     refused("made for another model", three(8), wanted, source, tmp_path, PlanError)
 
 
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.MultiheadAttention(8, 4, batch_first=True)
+        self.up, self.down = nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.down(self.up(self.inner(x, x, x, need_weights=False)[0]).relu())
+
+
+def test_a_plan_that_replaces_attentions_is_refused_by_name(tmp_path):
+    model, example = Attends().eval(), torch.randn(2, 5, 8)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    plan = vibnet.plan(model, example, replace_attention=True)
+    with pytest.raises(PlanError, match=r"made with replace_attention=True.* Use vibnet\.prune"):
+        prune_files(model, plan, example, tmp_path, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
+
+
+def test_files_of_a_parametrised_model_in_training_are_verified(tmp_path):
+    def make():
+        first = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 7))
+        return nn.Sequential(first, nn.ReLU(), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 3))
+
+    torch.manual_seed(0)
+    model, example = make(), torch.randn(5, 4)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    plan = halved(model, example)
+    report = prune_files(make(), plan, example, tmp_path, tmp_path / "small", verify=True)
+    assert report.difference is not None
+    assert report.difference < 1e-12
+    assert vibnet.load(tmp_path / "small", make())[2].out_features == 3
+
+
 def test_a_verified_cut_writes_what_an_unverified_one_does(tmp_path):
     model = three()
     wanted, source = halved(model, EXAMPLE), files(model, tmp_path / "whole")

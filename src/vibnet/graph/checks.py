@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from reprlib import repr as short
 from typing import Any, get_args, get_origin
 
-from torch import nn
+from torch import Tensor, nn
 
 from vibnet.errors import ConfigError
 
@@ -25,6 +25,21 @@ def module(function: str, given: object) -> None:
     if not isinstance(given, nn.Module):
         raise ConfigError(
             f"{function}: the model must be a torch.nn.Module, got {type(given).__name__}."
+        )
+
+
+def only_tensors(function: str, model: nn.Module) -> None:
+    """Refuse a model that cannot be stored whole.
+
+    Raises:
+        ConfigError: its state holds something else than tensors.
+    """
+    other = [n for n, x in model.state_dict().items() if not isinstance(x, Tensor)]
+    if other:
+        raise ConfigError(
+            f"{function}: the state of {type(model).__name__} holds what is no tensor "
+            f"({', '.join(other)}), and files of tensors cannot. Leave get_extra_state out, or "
+            f"store the model with torch.save."
         )
 
 

@@ -37,11 +37,12 @@ def save(small: nn.Module, folder: str | Path, report: Report | None = None) -> 
         report: of the cut, where `small` is a copy of what `prune` returned.
 
     Raises:
-        ConfigError: no module, no path, or no report.
+        ConfigError: no module, no path, or no report; or state that is no tensor.
         ArtefactError: nothing is known of how this model was cut, it is not the model that the
             report tells of, or there can be no such folder. Nothing is written.
     """
     checks.module("save", small)
+    checks.only_tensors("save", small)
     target = path_of("save", folder)
     report = _report(small, report)
     body, names = described(small, report)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from vibnet.errors import CaptureError, PlanError
 from vibnet.graph import checks
-from vibnet.graph.capture.capture import computed, place_of
+from vibnet.graph.capture.capture import place_of
 from vibnet.graph.capture.example import arguments, shapes
+from vibnet.graph.capture.refusals import computed
 from vibnet.graph.sites.branches import empty, held
 from vibnet.graph.sites.constraints import Mask
 from vibnet.graph.sites.following import eps_of
@@ -286,8 +287,9 @@ def _try_out(model: nn.Module, example: Any) -> None:
 
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of a model's state, by name."""
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    """The shapes of the tensors in a model's state, by name."""
+    state = model.state_dict()
+    return {name: tuple(x.shape) for name, x in state.items() if isinstance(x, Tensor)}
 
 
 def report_of(small: nn.Module) -> Report | None:

@@ -14,7 +14,7 @@ from vibnet.graph import checks
 from vibnet.graph.capture.example import arguments
 from vibnet.graph.sites.branches import empty
 from vibnet.graph.sites.constraints import Mask
-from vibnet.graph.sites.stock import ready
+from vibnet.graph.sites.stock import ready, replaceable
 from vibnet.graph.sites.structure import Graph, fingerprint
 from vibnet.graph.trial.cut import remaining
 from vibnet.graph.trial.outputs import outputs
@@ -76,6 +76,11 @@ def prune_files(
         raise PlanError(
             "prune_files: the plan picks single features or inputs by index, which only a loaded "
             "model can be given. Use vibnet.prune."
+        )
+    if plan.request.attention and replaceable(model):
+        raise PlanError(
+            "prune_files: the plan was made with replace_attention=True, and the files hold the "
+            "weights of the attentions that are replaced. Use vibnet.prune."
         )
     arguments(example)
     inner = ready(model, plan.request)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vibnet.config import Settings
 from vibnet.errors import ConfigError
+from vibnet.graph import checks
 from vibnet.surgery.attach import attach, penalty
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import Report, prune
@@ -122,6 +123,8 @@ def fit(
     if not isinstance(objective, Objective):
         objective = function(objective)
     where = checkpoint.place(folder, resume)
+    if where is not None:
+        checks.only_tensors("fit", model)
     cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(cuda):
         torch.manual_seed(settings.seed)

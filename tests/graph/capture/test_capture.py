@@ -1,5 +1,7 @@
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from networks import NETWORKS
@@ -174,6 +176,39 @@ RANDOM = {
 def test_random_numbers_in_evaluation_are_known(name):
     evaluation = capture(Calls(lambda linear, x: RANDOM[name](linear(x))), torch.randn(3, 4))[1]
     assert any(c.draws for c in evaluation.calls)
+
+
+SOURCES = {
+    "python": (random.seed, random.random),
+    "numpy": (np.random.seed, np.random.rand),
+    "torch": (torch.manual_seed, lambda: torch.rand(()).item()),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_layers_that_are_left_out_at_random_are_left_out_again(source):
+    seed, draw = SOURCES[source]
+
+    class Drops(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(8))
+            self.last = nn.Linear(4, 2)
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x) if draw() < 0.5 else x
+            return self.last(x)
+
+    model = Drops()
+    seed(3)
+    first = draw()
+    seed(3)
+    traces = [trace for _ in range(2) for trace in capture(model, torch.zeros(3, 4))]
+    ways = [[(call.op, call.module) for call in trace.way] for trace in traces]
+    assert len(ways) == 4
+    assert all(way == ways[0] for way in ways)
+    assert draw() == first
 
 
 def test_dropout_that_is_off_draws_nothing():

@@ -55,6 +55,18 @@ def dropped(q, k, v):
     return F.scaled_dot_product_attention(q, k, v, dropout_p=0.0)
 
 
+def turned(q, k, v):
+    """Rotary positions whose angles are made in the forward."""
+    rates = 100 ** (-torch.arange(0, SIZE, 2) / SIZE)
+    angles = torch.outer(torch.arange(q.shape[2]), rates).repeat(1, 2)
+
+    def rotated(x):
+        one, other = x.chunk(2, -1)
+        return x * angles.cos() + torch.cat([-other, one], -1) * angles.sin()
+
+    return F.scaled_dot_product_attention(rotated(q), rotated(k), v)
+
+
 def grouped(q, k, v):
     times = q.shape[1] // k.shape[1]
     k, v = (
@@ -68,7 +80,7 @@ def grouped_by_torch(q, k, v):
     return F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
 
 
-HOW = {f.__name__: f for f in (by_hand, by_einsum, masked, with_a_mask, dropped)}
+HOW = {f.__name__: f for f in (by_hand, by_einsum, masked, with_a_mask, dropped, turned)}
 
 
 def sites(model, example=TOKENS):

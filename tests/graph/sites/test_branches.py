@@ -96,12 +96,10 @@ class OwnForward(Net):
 class Wordy(nn.Module):
     """A convolution whose padding is a word."""
 
-    padding = {"padding": "same"}
-
-    def __init__(self):
+    def __init__(self, padding="same", mode="zeros"):
         super().__init__()
         self.stem, self.up = nn.Conv1d(1, 3, 1), nn.Conv1d(3, 4, 1)
-        self.down = nn.Conv1d(4, 3, 3, **self.padding)
+        self.down = nn.Conv1d(4, 3, 3, padding=padding, padding_mode=mode)
 
     def forward(self, x):
         x = self.stem(x[:, None])
@@ -111,7 +109,8 @@ class Wordy(nn.Module):
 class Mirrored(Wordy):
     """A convolution that fails on inputs of one position."""
 
-    padding = {"padding": 1, "padding_mode": "reflect"}
+    def __init__(self):
+        super().__init__(1, "reflect")
 
 
 class Beside(Net):

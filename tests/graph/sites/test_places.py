@@ -147,11 +147,24 @@ def test_a_model_that_batches_its_inputs_itself_holds_no_gates_and_says_why():
 
     images = [torch.randn(3, 4, 4), torch.randn(3, 4, 4)]
     (site,) = analyse(Batches(), (images,)).sites
-    assert "whose first dimension does not count the examples that the model is given" in (
+    assert "whose first dimension is not seen to count the examples that the model is given" in (
         site.ungated
     )
     assert "convolution in body.2" in site.ungated
     assert analyse(Batches().body, torch.stack(images)).sites[0].ungated == ""
+
+
+def test_two_examples_of_one_batch_share_no_gate():
+    class Pairs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x, y):
+            return self.b(self.a(torch.cat([x, y])).relu())
+
+    (site,) = analyse(Pairs(), (torch.randn(3, 4), torch.randn(3, 4))).sites
+    assert "is not seen to count the examples" in site.ungated
 
 
 class MixesTokens(nn.Module):

@@ -64,6 +64,7 @@ NUMBERS = {
     "a limit": lambda m, h: h.clamp(max=h.shape[1] / 10),
     "a turn of space": lambda m, h: h.roll(h.shape[1], 3),
     "a place": lambda m, h: h[:, :, :, h.shape[1] // 4][..., None],
+    "a place in a table": lambda m, h: h * m.table[h.shape[1]],
     "a range": lambda m, h: h[:, :, h.shape[1] // 4 : h.shape[1] // 4 + 1],
     "a divisor": lambda m, h: nn.functional.avg_pool2d(h, 2, divisor_override=h.shape[1]),
     "a correction": lambda m, h: h.std(2, correction=h.shape[1], keepdim=True),
@@ -91,7 +92,7 @@ class Numbers(nn.Module):
     def __init__(self, change):
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
-        self.change = change
+        self.change, self.table = change, nn.Buffer(torch.rand(9))
 
     def forward(self, x):
         return self.b(self.change(self, self.a(x)))

@@ -3,10 +3,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-from laws import law_one
+from laws import close_units, law_one
 from networks import NETWORKS
 from torch import nn
 
+from vibnet import attach, prune
 from vibnet.errors import PlanError, VerificationError
 from vibnet.graph.trial.cut import cut, positions, renumber, shape_only, take
 from vibnet.graph.trial.probe import analyse
@@ -168,6 +169,20 @@ def test_a_norm_without_tensors_knows_its_width():
     model, graph = analysed(nn.Conv2d(3, 6, 1), norm, nn.Conv2d(6, 2, 1))
     cut(model, graph, keep(graph, "0", [0, 5]))
     assert model[1].num_features == 2
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_the_state_of_a_parametrisation_in_training_is_not_touched(verify):
+    torch.manual_seed(0)
+    first = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 12))
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 3))
+    gated = attach(model.train(), torch.randn(4, 8))
+    close_units(gated, 0.5, 0)
+    before = copy.deepcopy(gated.train().state_dict())
+    _, report = prune(gated, verify=verify)
+    assert report.weights[1] < report.weights[0]
+    assert all(torch.equal(x, before[name]) for name, x in gated.state_dict().items())
+    assert all(part.training for part in gated.modules())
 
 
 def test_flags_of_parameters_are_kept():

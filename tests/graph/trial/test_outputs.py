@@ -55,6 +55,25 @@ def test_what_no_answer_depends_on_is_not_listed():
     assert [o.module for o in listed] == ["", "a", "b"]
 
 
+class Seen(Asides):
+    """What a module gives is kept, and nothing else uses it."""
+
+    def forward(self, x):
+        h = self.a(x)
+        self.seen = self.aside(h)
+        return self.b(h)
+
+
+def test_what_a_module_keeps_is_listed():
+    _, listed = found(Seen())
+    assert [o.module for o in listed] == ["", "a", "b", "aside"] or [o.module for o in listed] == [
+        "",
+        "a",
+        "aside",
+        "b",
+    ]
+
+
 class Square(nn.Module):
     """The mean of squares."""
 

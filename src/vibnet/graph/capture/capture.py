@@ -5,6 +5,7 @@ import functools
 import gc
 import logging
 import os
+import random
 import sys
 import traceback
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
@@ -26,9 +28,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from vibnet.errors import CaptureError
 from vibnet.graph.capture import recall
 from vibnet.graph.capture.example import arguments, shapes, tensors, ways
+from vibnet.graph.capture.held import carried, held_by, tensors_of
 from vibnet.graph.capture.memory import Memory
 from vibnet.graph.capture.picks import Picks
-from vibnet.graph.capture.shadow import empty, shadow, stand_in
+from vibnet.graph.capture.refusals import in_the_way
+from vibnet.graph.capture.shadow import shadow, stand_in
 from vibnet.graph.capture.trace import Call, ModuleCall, Trace
 
 INTERNAL = (
@@ -36,8 +40,6 @@ INTERNAL = (
     str(contextlib.__file__),  # what decorates a function is no line of the caller's
 )
 DEVICE = torch.ops.prim.device.default
-PLAIN = {bool, int, float, str, type(None)}
-TABLES = {"_parameters", "_buffers", "_modules"}
 UNSEEN = DataDependentOutputException, DynamicOutputShapeException  # without storage only
 QUERIES = {"device", "sym_size", "sym_stride", "is_contiguous", "layout", "stride", "size"}
 
@@ -117,10 +119,14 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Attention fast paths off, autocast off, no log of failing calls, random state restored."""
+    """Attention fast paths off, autocast off, no log of failing calls, random states restored.
+
+    Those of Python and numpy too: models draw from them which layers a forward leaves out.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     log = logging.getLogger("torch._subclasses.fake_tensor")
     level = log.level
+    drawn, by_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - models draw from it
     one_call = torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     torch._C._set_mkldnn_enabled(False)  # recurrent layers as their products, not as one call
@@ -129,6 +135,8 @@ def quiet() -> Iterator[None]:
         with torch.random.fork_rng(), torch.autocast("cpu", enabled=False), torch.enable_grad():
             yield
     finally:
+        random.setstate(drawn)
+        np.random.set_state(by_numpy)  # noqa: NPY002
         torch.backends.mha.set_fastpath_enabled(fast)
         torch._C._set_mkldnn_enabled(one_call)
         log.setLevel(level)
@@ -163,6 +171,7 @@ def run(
     ):
         trace.state.setdefault(id(value), name)
         recorder.memory.note([value], name)
+    before = tensors_of(model)
     with ExitStack() as stack:
         for name, module in model.named_modules():
             first = module.register_forward_pre_hook(recorder.enter(name), with_kwargs=True)
@@ -177,19 +186,8 @@ def run(
     trace.outputs = list(tensors(output))
     trace.held = [(name, x) for name, m in model.named_modules() for _, x in held_by(m)]
     trace.moved = recorder.memory.moved()
+    trace.carried = carried(trace, before, model)
     return trace
-
-
-def held_by(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """The tensors that a module holds itself, with the attribute; in lists and dicts too."""
-    own = {**vars(module), **module._parameters, **module._buffers}
-    return [
-        (name, x)
-        for name, value in own.items()
-        if name not in TABLES and type(value) not in PLAIN and not empty(value)
-        for x in tree_leaves(value)
-        if isinstance(x, Tensor)
-    ]
 
 
 def _fake(mode: FakeTensorMode, x: Any) -> Any:
@@ -228,25 +226,13 @@ def capture(model: nn.Module, example: Any) -> list[Trace]:
             except Exception as error:
                 if failure is None or isinstance(failure, UNSEEN):
                     failure = error
-    if found := computed(model):
-        raise CaptureError(
-            f"{type(model).__name__} holds tensors that are computed from its parameters before a "
-            f"forward, so it cannot be copied: {', '.join(found)}. Make them parameters again "
-            f"(torch.nn.utils.remove_weight_norm, torch.nn.utils.prune.remove), or compute them "
-            f"with torch.nn.utils.parametrizations."
-        ) from failure
+    name, what = type(model).__name__, in_the_way(model)
+    if what:
+        raise CaptureError(f"{name} {what}") from failure
     raise CaptureError(
-        f"{type(model).__name__} does not run on the example ({shapes(example)}): {failure} "
-        f"(at {place_of(failure)}). "
-        f"Pass an example that the model accepts in train and in eval mode."
+        f"{name} does not run on the example ({shapes(example)}): {failure} (at "
+        f"{place_of(failure)}). Pass an example that the model accepts in train and in eval mode."
     ) from failure
-
-
-def computed(model: nn.Module) -> list[str]:
-    """Tensors with a history that modules hold beside their parameters and buffers."""
-    held = ((n, k, v) for n, m in model.named_modules() for k, v in held_by(m))
-    names = (f"{n}.{k}".lstrip(".") for n, k, v in held if not v.is_leaf)
-    return list(dict.fromkeys(names))
 
 
 def place_of(error: BaseException | None) -> str:

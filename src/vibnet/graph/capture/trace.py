@@ -127,7 +127,8 @@ class Trace:
 
     `held` are the tensors that modules hold afterwards, by the module's name; `moved` those that
     were given other data without a call, and those whose data they were given; `picks` what was
-    picked by value, where tensors have values.
+    picked by value, where tensors have values; `carried` what modules hold in the place of a tensor
+    that the forward used, by the attribute's name, so that the next call uses it.
     """
 
     training: bool
@@ -139,6 +140,7 @@ class Trace:
     outputs: list[Tensor] = field(default_factory=list)
     held: list[tuple[str, Tensor]] = field(default_factory=list)
     moved: list[tuple[Tensor, Any]] = field(default_factory=list)
+    carried: list[tuple[str, Tensor]] = field(default_factory=list)
     state: dict[int, str] = field(default_factory=dict)
     picks: Sequence[Pick] = ()
     failed: tuple[Exception, Call] | None = None

@@ -24,7 +24,7 @@ class Labeller:
     `like` is the labeller of the whole model, where the trace is that of a trial cut; `remaps` the
     dimension that a buffer of numbers picks from; `sole` the calls that it and `within_group` know;
     `carriers` the axis of a view that carries its units, where not the last one does; `crossed`
-    the dimensions of products of two activations; `blended` the units that a statistic goes over
+    the dimensions of products of two activations, and those along constants; `blended` the units that a statistic goes over
     and which may go all the same, for outputs may move (`inexact`); `normed` the root-mean-square
     norms; `one_group` weights of group norms with one group; `unequal` splits into unequal parts;
     `runs` those of views (`Split`).
@@ -100,6 +100,9 @@ class Labeller:
                 self.labels.pin(
                     dim, f"{what} is given other data (x.data = y), which no call shows"
                 )
+        for name, x in trace.carried:
+            for dim in self.dims(x):
+                self.labels.pin(dim, f"{name} keeps it for the next call")
         self._finish()
 
     def _apply(self, call: Call) -> None:
@@ -220,6 +223,7 @@ class Labeller:
         else:
             constant = not self._constants.isdisjoint((id(a), id(b)))
             with_what = "a constant made inside forward" if constant else "an axis that is no unit"
+            self.crossed.extend((a, b) if constant else ())
             self.labels.same(a, b, f"{call} joins it with {with_what}")
             units = b if left and not right else a
         examples = b if b[1].any() and not a[1].any() else a

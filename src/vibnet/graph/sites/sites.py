@@ -16,13 +16,15 @@ from vibnet.graph.labels.names import Names
 from vibnet.graph.sites.constraints import EqualBlocks
 from vibnet.graph.sites.detours import Detour, detour
 from vibnet.graph.sites.following import Norm
+from vibnet.graph.sites.overlooked import overlooked
 from vibnet.graph.sites.places import find, scattered
 from vibnet.graph.sites.structure import Graph, Reader, Site, Source, fingerprint
 from vibnet.graph.sites.written import survey
 
 SCATTERED = (
-    "{} reads a tensor whose first dimension does not count the examples that the model is given, "
-    "so no gate knows which row is whose; attach to the part of the model that is given a batch"
+    "{} reads a tensor whose first dimension is not seen to count the examples that the model is "
+    "given, so no gate knows which row is whose; attach to the part of the model that is given a "
+    "batch"
 )
 
 
@@ -172,6 +174,9 @@ class _Builder:
         ]
         blocks = [EqualBlocks(of(b.atoms[0]), b.blocks, b.why) for b in engine.blocks]
         names = {name for name, _ in self.model.named_parameters()}
+        layers = {name for site in (*sites, *pinned) for name in (*site.writers, *site.readers)}
+        seen = self.engine, self.traces, self.roots, self.pins, self.order
+        pinned += overlooked(*seen, layers)
         return Graph(
             fingerprint(self.model),
             sites,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from vibnet.graph import checks
 from vibnet.graph.labels.labels import Array
@@ -155,5 +155,7 @@ class Graph:
 def fingerprint(model: nn.Module) -> str:
     """A hash of a model's class, and the names, shapes and types of its state."""
     lines = [type(model).__qualname__]
-    lines += [f"{k} {tuple(v.shape)} {v.dtype}" for k, v in sorted(model.state_dict().items())]
+    for name, value in sorted(model.state_dict().items()):
+        told = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else "other state"
+        lines.append(f"{name} {told}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]

@@ -1,6 +1,7 @@
 """A trial cut's calls beside those of the whole model, and what to say of a difference."""
 
 import cmath
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,22 +10,22 @@ from torch.utils._pytree import tree_leaves
 
 from vibnet.graph.capture.capture import place_of
 from vibnet.graph.capture.trace import PARTS, VIEWS, Call, Trace
-from vibnet.graph.labels.labeller import Dims
 from vibnet.graph.labels.rules import TABLE
 
 NORMS = {op for op, rule in TABLE.items() if rule is TABLE["native_batch_norm"]}
+PLACED = {"slice", "select", "roll"}
 DROPS = {"native_dropout", "dropout"}
 
 
-def places(call: Call, dims: Dims | None) -> list[int]:
-    """Numbers of positions on axes that hold no units: on others the labels are compared."""
-    if dims is None or call.op not in ("slice", "select", "roll"):
+def places(call: Call, holds: Sequence[bool] | None) -> list[int]:
+    """Numbers of positions on axes that hold no units (`holds`): on others units are compared."""
+    if holds is None or call.op not in PLACED:
         return []
     if call.op != "roll":
         axis = call.args[1] if len(call.args) > 1 else 0
-        return [] if dims[axis][0].any() else list(call.args[2:])
+        return [] if holds[axis] else list(call.args[2:])
     shifts, axes = call.args[1], call.args[2] if len(call.args) > 2 else []
-    return [n for n, axis in zip(shifts, axes, strict=False) if not dims[axis][0].any()]
+    return [n for n, axis in zip(shifts, axes, strict=False) if not holds[axis]]
 
 
 def different(before: list[Any], after: list[Any]) -> tuple[Any, Any] | None:

@@ -1,6 +1,7 @@
 """Take units out of the parameters and buffers of a model, and set the sizes its layers state."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 
 from vibnet.errors import PlanError
 from vibnet.graph.capture.shadow import as_parameter
@@ -190,6 +192,14 @@ def _renumbered(value: Tensor, name: str, graph: Graph, kept: Mask) -> Tensor:
     return torch.as_tensor(renumber(values, units, kept)).to(value)
 
 
+def _weight(module: nn.Module) -> object:
+    """What a layer's sizes are told by; a parametrisation is not run for it, for it may write."""
+    if not is_parametrized(module, "weight"):
+        return getattr(module, "weight", None)
+    parts: Any = module.parametrizations
+    return None if parts["weight"].unsafe else getattr(parts["weight"], "original", None)
+
+
 def state_sizes(module: nn.Module, name: str, depthwise: set[str]) -> None:
     """Make the sizes that a standard layer states those of its weights."""
     if isinstance(module, nn.RNNBase):
@@ -197,7 +207,7 @@ def state_sizes(module: nn.Module, name: str, depthwise: set[str]) -> None:
         if isinstance(first, Tensor):
             module.input_size = first.shape[1]
         return
-    weight = getattr(module, "weight", None)
+    weight = _weight(module)
     if not isinstance(weight, Tensor):
         weight = getattr(module, "running_mean", None)
     if not isinstance(weight, Tensor):

@@ -54,7 +54,7 @@ def outputs(engine: Labeller, traces: list[Trace], graph: Graph) -> list[Output]
     number, trace = len(traces) - 1, traces[-1]
     replay, known = Replay(engine, graph), engine.dims_of[number]
     needed = {id(x) for k in trace.live for x in trace.calls[k].given}
-    needed |= {id(x) for x in (*trace.outputs, *trace.held)}
+    needed |= {id(x) for x in (*trace.outputs, *trace.kept)}
     inside = _inside(engine, number, trace, graph)
     along: dict[int, Array] = {}  # one array for all tensors with the same dimension
     found = []

@@ -27,7 +27,7 @@ from vibnet.graph.sites.sites import build
 from vibnet.graph.sites.stock import explained, refuse_nested
 from vibnet.graph.sites.structure import NO_REQUEST, Graph, Request, Site
 from vibnet.graph.sites.unread import unread
-from vibnet.graph.trial.compare import alike, different, failure, places, remedy
+from vibnet.graph.trial.compare import PLACED, alike, different, failure, places, remedy
 from vibnet.graph.trial.culprits import Complaint, culprits
 from vibnet.graph.trial.cut import cut, shape_only, take
 from vibnet.graph.trial.replay import Replay
@@ -222,8 +222,8 @@ class Probe:
             if old.kind != new.kind:
                 why = f"after a trial cut the model takes another path at {old}; {remedy(old.op)}"
                 return self._told(number, why, step)
-            first = dims_of.get(id(old.args[0])) if old.args else None
-            where = (places(call, first) for call in (old, new))
+            holds = self.replay.holds(number, old.args[0]) if old.op in PLACED else None
+            where = (places(call, holds) for call in (old, new))
             now = self.replay.unscaled(number, old, new, kept)
             if numbers := different(old.numbers, now) or different(*where):
                 why = (

@@ -8,6 +8,7 @@ and every position must come out as the unit that was predicted for it.
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from vibnet.graph.capture.trace import Call, Trace
 from vibnet.graph.labels.labeller import Dims, Labeller
@@ -88,6 +89,11 @@ class Replay:
             return new.numbers
         right = close(new.numbers[0], norm.eps_of(kept))
         return old.numbers if right else new.numbers
+
+    def holds(self, number: int, x: Tensor) -> list[bool] | None:
+        """Which dimensions of a tensor hold units; None of one that is not known."""
+        dims = self.engine.dims_of[number].get(id(x))
+        return None if dims is None else [bool((self.units[d[0]] >= 0).any()) for d in dims]
 
     def shape(self, dims: Dims, kept: Mask, known: dict[int, int]) -> tuple[int, ...]:
         """The shape that a tensor has after a cut; `known` holds the sizes of dimensions so far."""
