@@ -66,6 +66,41 @@ def test_a_layer_that_has_a_site_is_not_told_twice():
     assert {*vibnet.plan(model, X).pinned} == {"2"}
 
 
+class Scaled(nn.Module):
+    """Inputs with a scale each, and a table that is given out."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.table = nn.Parameter(torch.rand(8)), nn.Parameter(torch.rand(2, 3))
+        self.first, self.last = nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.last(self.first(x * self.scale).relu()), self.table
+
+
+def test_vectors_are_no_weights_and_what_is_given_out_is_told_so():
+    pinned = vibnet.plan(Scaled(), X).pinned
+    assert {*pinned} == {"last", "table"}
+    assert pinned["table"] == "it is an output of the model"
+
+
+class Two(nn.Module):
+    """A weight as it is stored, and one that is doubled, in one layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Parameter(torch.randn(9, 8)), nn.Parameter(torch.randn(8, 9))
+
+    def forward(self, x):
+        return F.linear(x, self.one) + torch.einsum("bi,io->bo", x, self.other * 2)
+
+
+def test_a_layer_is_told_once():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), Two(), nn.ReLU(), nn.Linear(9, 3))
+    found = vibnet.plan(model, X)
+    assert not {*found.sizes} & {*found.pinned}
+
+
 def test_parametrisations_belong_to_their_layer():
     assert owner_of("a.parametrizations.weight.original0") == "a"
     assert owner_of("a.b.weight") == "a.b"

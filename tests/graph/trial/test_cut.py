@@ -185,6 +185,21 @@ def test_the_state_of_a_parametrisation_in_training_is_not_touched(verify):
     assert all(part.training for part in gated.modules())
 
 
+class Outer(nn.Module):
+    """A square weight from one of its rows."""
+
+    def forward(self, row):
+        return row.t() @ row
+
+
+def test_a_weight_that_is_made_of_another_tells_no_sizes():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    model[0].weight = nn.Parameter(torch.rand(1, 8))
+    nn.utils.parametrize.register_parametrization(model[0], "weight", Outer(), unsafe=True)
+    _, small, _ = law_one(model, torch.randn(4, 8))
+    assert (small[0].out_features, small[0].in_features) == (8, 8)
+
+
 def test_flags_of_parameters_are_kept():
     model, graph = analysed(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1))
     model[0].weight.requires_grad_(False)

@@ -21,13 +21,14 @@ Rule = Callable[["Labeller", Call], Any]
 class Labeller:
     """The state of labelling: labels of tensors and parameters, writes, reads, constraints.
 
-    `like` is the labeller of the whole model, where the trace is that of a trial cut; `remaps` the
-    dimension that a buffer of numbers picks from; `sole` the calls that it and `within_group` know;
-    `carriers` the axis of a view that carries its units, where not the last one does; `crossed`
-    the dimensions of products of two activations, and those along constants; `blended` the units that a statistic goes over
-    and which may go all the same, for outputs may move (`inexact`); `normed` the root-mean-square
-    norms; `one_group` weights of group norms with one group; `unequal` splits into unequal parts;
-    `runs` those of views (`Split`).
+    `like` is the labeller of the whole model, where the trace is that of a trial cut; `remaps`
+    the dimension that a buffer of numbers picks from; `sole` the calls that it and
+    `within_group` know; `carriers` the axis of a view that carries its units, where not the
+    last one does; `crossed` the dimensions of products of two activations, and those along
+    constants; `blended` the units that a statistic goes over and which may go all the same, for
+    outputs may move (`inexact`); `normed` the root-mean-square norms; `one_group` weights of
+    group norms with one group; `unequal` splits into unequal parts; `runs` those of views
+    (`Split`).
     """
 
     table: dict[str, Rule]

@@ -36,16 +36,17 @@ def overlooked(
     out: dict[str, Site] = {}
     for name, uses in engine.used.items():
         dims, owner = engine.parameters.get(name, ()), owner_of(name)
-        if name not in stored or len(dims) < 2 or not uses or {owner, name} & {*known, *out}:
+        if name not in stored or len(dims) < 2 or owner in known or owner in out:
             continue
         if any(np.isin(roots[dim[0]], written).any() for dim in dims):
             continue
         found = (pins[root] for dim in dims for root in roots[dim[0]].tolist() if root in pins)
-        trace, number = min(uses)
-        first = (
-            f"{traces[trace].calls[number]} computes with {name} before a layer multiplies by it"
-        )
-        out[owner] = Site(owner, dims[0].shape[1], np.arange(0), (owner,), (), next(found, first))
+        why = next(found, "")
+        if uses and not why:
+            trace, number = min(uses)
+            call = traces[trace].calls[number]
+            why = f"{call} computes with {name} before a layer multiplies by it"
+        out[owner] = Site(owner, dims[0].shape[1], np.arange(0), (owner,), (), why)
     return list(out.values())
 
 
