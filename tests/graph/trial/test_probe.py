@@ -8,10 +8,6 @@ from networks import NETWORKS
 from torch import nn
 
 from vibnet import attach, plan, prune
-from vibnet.graph.capture.capture import capture
-from vibnet.graph.labels.labeller import Labeller
-from vibnet.graph.labels.rules import TABLE
-from vibnet.graph.sites.sites import build
 from vibnet.graph.trial.culprits import Complaint
 from vibnet.graph.trial.probe import Probe, analyse
 
@@ -208,19 +204,6 @@ def test_sites_that_can_only_be_cut_together_are_not_stuck():
 
     graph = analyse(Joined(), torch.randn(3, 4))
     assert [(s.name, s.size) for s in graph.sites] == [("a", 4), ("b", 4)]
-
-
-def test_a_trial_takes_a_third_of_every_block():
-    model = nn.Sequential(nn.Conv2d(3, 32, 1), nn.Conv2d(32, 16, 1, groups=8), nn.Conv2d(16, 4, 1))
-    traces = capture(model, IMAGES)
-    engine = Labeller(dict(TABLE))
-    engine.add_model(traces[0].model)
-    engine.add(traces[0])
-    graph = build(engine, traces[:1], model)
-    kept = Probe(model, engine, traces[:1], graph).step(graph.sites)
-    first, second = (kept[s.units].reshape(8, -1).sum(axis=1) for s in graph.sites)
-    assert first.tolist() == [3] * 8
-    assert second.tolist() == [1] * 8
 
 
 def test_a_site_bound_to_one_that_fails_is_pinned_too():

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -18,7 +17,7 @@ from vibnet.graph.labels.labeller import Labeller
 from vibnet.graph.labels.labels import Array
 from vibnet.graph.labels.splits import label
 from vibnet.graph.sites import branches
-from vibnet.graph.sites.constraints import Mask, legal
+from vibnet.graph.sites.constraints import Mask
 from vibnet.graph.sites.nested import nest
 from vibnet.graph.sites.numbers import Numbers, candidates
 from vibnet.graph.sites.pinning import unstuck, without
@@ -27,13 +26,11 @@ from vibnet.graph.sites.sites import build
 from vibnet.graph.sites.stock import explained, refuse_nested
 from vibnet.graph.sites.structure import NO_REQUEST, Graph, Request, Site
 from vibnet.graph.sites.unread import unread
+from vibnet.graph.trial import steps
 from vibnet.graph.trial.compare import PLACED, alike, different, failure, places, remedy
 from vibnet.graph.trial.culprits import Complaint, culprits
 from vibnet.graph.trial.cut import cut, shape_only, take
 from vibnet.graph.trial.replay import Replay
-
-Scores = npt.NDArray[np.float64]
-TRIES = 8  # orders of the units, until a trial cuts every site
 
 
 class Probe:
@@ -52,57 +49,31 @@ class Probe:
         self.replay = Replay(engine, graph, self.fake)
         self.modes = [0] if alike(traces[0], traces[-1]) else [0, 1]
 
-    def step(self, sites: Sequence[Site], second: bool = False) -> Mask:
-        """A legal cut of about a third of the units of some sites; more where less is illegal.
-
-        A second one takes other units, and unequal shares, so that no two widths agree by chance.
-        """
-        score = np.random.default_rng(int(second)).random(self.graph.total)
-        wanted = np.ones(self.graph.total, dtype=np.bool_)
-        every = [s.units for s in self.graph.sites]
-        rank = self._ranks(score)
-        kept = wanted
-        firsts = (1 / 2, 1 / 4, 3 / 4) if second else (1 / 3,)
-        uncut = [(s.units, firsts[k % len(firsts)]) for k, s in enumerate(sites)]
-        for least in (0, 2 / 3, 1.0):
-            for units, first in uncut:
-                wanted[units[rank[units] <= max(first, least)]] = False
-            kept = legal(wanted, score, every, self.graph.blocks)
-            uncut = [(units, first) for units, first in uncut if kept[units].all()]
-        for seed in range(2, 2 + TRIES):  # a constraint may have opened just what was closed
-            whole = sum(bool(kept[site.units].all()) for site in sites)
-            if not whole:
-                break
-            score = np.random.default_rng(seed).random(self.graph.total)
-            other = legal(wanted, score, every, self.graph.blocks)
-            if sum(bool(other[site.units].all()) for site in sites) < whole:
-                kept = other
-        return kept
-
-    def _ranks(self, score: Scores) -> Scores:
-        """The place of every unit in its site or block by score, from 0 (first) to 1."""
-        rank = np.zeros_like(score)
-        blocks = sorted(self.graph.blocks, key=lambda block: block.blocks)
-        rows = [s.units for s in self.graph.sites]
-        for units in (*rows, *(row for b in blocks for row in b.units.reshape(b.blocks, -1))):
-            if not len(own := np.unique(units[units >= 0])):
-                continue
-            order = np.arange(len(own))
-            rank[own[np.argsort(score[own])]] = np.where(order > 0, (order + 1) / len(own), 0)
-        return rank
-
     def complaint(self, sites: Sequence[Site]) -> Complaint | None:
         """Why the cut model does not run as predicted; None if it does.
 
         Where attributes of modules follow the cut, a second cut has to run too: one might count
         what has the same number of units after the first cut only.
         """
-        why = self._complaint(self.step(sites))
+        why = self._complaint(steps.third(self.graph, sites))
         if why is None and self.graph.numbers:
-            why = self._complaint(self.step(sites, second=True))
+            why = self._complaint(steps.unequal(self.graph, sites))
         return why
 
-    def _complaint(self, kept: Mask) -> Complaint | None:
+    def narrow(self) -> dict[str, str]:
+        """The sites that do not run as predicted when two units of each are left.
+
+        Code that compares a width with a length, which is less, takes its other way then. Ways,
+        numbers and shapes tell that; labels are left out, for time.
+        """
+
+        def complaint(sites: Sequence[Site]) -> Complaint | None:
+            return self._complaint(steps.two(self.graph, sites), labels=False)
+
+        why = complaint(self.graph.sites)
+        return {} if why is None else culprits(complaint, self.graph.sites, why)
+
+    def _complaint(self, kept: Mask, labels: bool = True) -> Complaint | None:
         if kept.all():
             return None
         trials: list[tuple[int, Trace]] = []
@@ -127,7 +98,8 @@ class Probe:
             if len(lengths) > 1 and self.replay.last(number, trace) >= min(lengths):
                 why = "after a trial cut the model takes another path at its end"
                 return self._told(number, why, len(trace.way))
-            trials.append((number, again))
+            if labels:
+                trials.append((number, again))
         for number, again in trials:
             text, step = self.replay.complaint(number, self.traces[number], again, kept)
             if text:
@@ -274,6 +246,8 @@ def followed(
         probe = Probe(model, engine, traces, graph)
         found = probe.bad()
         graph = unstuck(without(probe.graph, found))
+        probe = Probe(model, engine, traces, graph) if found else probe
+        graph = unstuck(without(graph, probe.narrow()))
     graph = explained(graph, model)
     graph = nest(graph, engine, traces, model, request)
     if request.branches:
