@@ -146,7 +146,9 @@ class Probe:
 
         As few attributes as will do: each alone, then all that could, less those not needed. The
         numbers that a split is handed as one list follow together: a trial may leave a part whole.
+        What helped in a layer of the same class is tried first, and does where it helps again.
         """
+        helped: set[tuple[type[nn.Module], str]] = set()
         while why is not None and why.call is not None:
             engine, before = self.replay.engine, self.graph.numbers
             found = candidates(engine, self.traces, self.replay.units, self.model, why.call)
@@ -154,8 +156,15 @@ class Probe:
             groups = {key: self._group(why.call, *key) for key in found}
             names = list(dict.fromkeys(groups.values()))
             best: tuple[float, Complaint | None, Numbers] = why.step, why, before
-            for name in names:
-                best = max(best, self._with(found, groups, [name]), key=lambda tried: tried[0])
+            kind = type(self.model.get_submodule(why.call.module))
+            for name in sorted(names, key=lambda name: (kind, name) not in helped):
+                tried = self._with(found, groups, [name])
+                if tried[0] > best[0]:
+                    best, first = tried, (kind, name)
+                if best[1] is not why and (kind, name) in helped:
+                    break
+            if best[1] is not why:
+                helped.add(first)
             if best[1] is why and len(names) > 1:  # none alone helps
                 best = self._with(found, groups, names)
                 for name in list(names):  # which of them are not needed?
