@@ -8,6 +8,7 @@ from torch import nn
 
 import vibnet
 from vibnet.errors import ArtefactError, PlanError
+from vibnet.graph.trial.probe import Probe
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
@@ -117,3 +118,45 @@ def test_others_stay_whole_and_name_the_line(name):
     found = vibnet.plan(STAY[name](), X)
     assert "split_with_sizes" in found.pinned["a"]
     assert "instead of the number" in found.pinned["a"]
+
+
+class Stack(nn.Module):
+    """Layers that split what they are given, one after the other."""
+
+    def __init__(self, depth):
+        super().__init__()
+        self.first = nn.Linear(4, 15)
+        widths = (4, 5, 6), (3, 5, 7), (2, 5, 8), (3, 4, 8), (2, 6, 7), (1, 6, 8)
+        self.layers = nn.ModuleList(map(Mixed, widths[:depth]))
+        self.last = nn.Linear(15, 2)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        for layer in self.layers:
+            x = layer(x).relu()
+        return self.last(x)
+
+
+class Mixed(nn.Module):
+    """A layer for each part, and their outputs side by side."""
+
+    def __init__(self, widths=(4, 5, 6)):
+        super().__init__()
+        self.sizes, self.width = list(widths), sum(widths)
+        self.parts = nn.ModuleList(nn.Linear(n, n) for n in widths)
+
+    def forward(self, x):
+        given = x.split(self.sizes, 1)
+        return torch.cat([part(x) for part, x in zip(self.parts, given, strict=True)], 1)
+
+
+def test_what_followed_in_one_layer_is_tried_first_in_the_next(monkeypatch):
+    tried, real = [], Probe._with
+
+    def counted(self, found, groups, names):
+        tried.append(names)
+        return real(self, found, groups, names)
+
+    monkeypatch.setattr(Probe, "_with", counted)
+    assert len(vibnet.plan(Stack(6), X).sizes) > 12
+    assert tried[-5:] == [["sizes"]] * 5
