@@ -136,7 +136,7 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         random.setstate(drawn)
-        np.random.set_state(by_numpy)  # noqa: NPY002
+        np.random.set_state(by_numpy)  # noqa: NPY002 - as above
         torch.backends.mha.set_fastpath_enabled(fast)
         torch._C._set_mkldnn_enabled(one_call)
         log.setLevel(level)
