@@ -35,8 +35,8 @@ def overlooked(
     stored = {name for name, _ in traces[-1].model.named_parameters()}
     out: dict[str, Site] = {}
     for name, uses in engine.used.items():
-        dims, owner = engine.parameters.get(name, ()), owner_of(name)
-        if name not in stored or len(dims) < 2 or owner in known or owner in out:
+        dims, layer = engine.parameters.get(name, ()), owner_of(name)
+        if name not in stored or len(dims) < 2 or layer in known or layer in out:
             continue
         if any(np.isin(roots[dim[0]], written).any() for dim in dims):
             continue
@@ -46,12 +46,15 @@ def overlooked(
             trace, number = min(uses)
             call = traces[trace].calls[number]
             why = f"{call} computes with {name} before a layer multiplies by it"
-        out[owner] = Site(owner, dims[0].shape[1], np.arange(0), (owner,), (), why)
+        out[layer] = Site(layer, dims[0].shape[1], np.arange(0), (layer,), (), why)
     return list(out.values())
 
 
 def owner_of(parameter: str) -> str:
     """The layer that holds a parameter, past its parametrisations."""
-    if PARTS in parameter:
-        return parameter.partition(PARTS)[0]
+    return parameter.partition(PARTS)[0] if PARTS in parameter else owner(parameter)
+
+
+def owner(parameter: str) -> str:
+    """The module that holds a parameter; one of the model itself is its own."""
     return parameter.rpartition(".")[0] or parameter

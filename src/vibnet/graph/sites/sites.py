@@ -16,7 +16,7 @@ from vibnet.graph.labels.names import Names
 from vibnet.graph.sites.constraints import EqualBlocks
 from vibnet.graph.sites.detours import Detour, detour
 from vibnet.graph.sites.following import Norm
-from vibnet.graph.sites.overlooked import overlooked
+from vibnet.graph.sites.overlooked import overlooked, owner
 from vibnet.graph.sites.places import find, scattered
 from vibnet.graph.sites.structure import Graph, Reader, Site, Source, fingerprint
 from vibnet.graph.sites.written import survey
@@ -26,10 +26,6 @@ SCATTERED = (
     "given, so no gate knows which row is whose; attach to the part of the model that is given a "
     "batch"
 )
-
-
-def _owner(parameter: str) -> str:
-    return parameter.rpartition(".")[0] or parameter
 
 
 class _Builder:
@@ -53,7 +49,7 @@ class _Builder:
                 continue  # the other trace saw the same
             done[write.parameter] = write.atoms
             written.append(self.roots[write.atoms])
-            self.writers.add(written[-1], _owner(write.parameter))
+            self.writers.add(written[-1], owner(write.parameter))
         found, first = np.unique(np.concatenate(written), return_index=True)
         self.order = found[np.argsort(first)]
         self.detours: dict[tuple[str, int], Detour | None] = {}
@@ -82,7 +78,7 @@ class _Builder:
                     reason = SCATTERED.format(call) if (read.trace, read.call) in odd else reason
             elif not self.foldable[read.parameter] and not self._detour(read):
                 reason = f"{read.parameter} is also used elsewhere, so no multiplier fits into it"
-            self.readers.add(roots, _owner(read.parameter))
+            self.readers.add(roots, owner(read.parameter))
             if reason:
                 self.ungated.first(self.read[roots], reason)
         for atoms, reason in self.engine.blended:
@@ -213,8 +209,8 @@ class _Builder:
         out: dict[str, Array] = {}
         for number, trace in enumerate(self.traces):
             for call in trace.modules:
-                owner = modules[call.name]
-                if isinstance(owner, _NormBase) and owner.weight is owner.running_mean is None:
+                layer = modules[call.name]
+                if isinstance(layer, _NormBase) and layer.weight is layer.running_mean is None:
                     dims = self.engine.dims_of[number].get(id(call.inputs[0]), ())
                     if len(dims) > 1:
                         out[call.name] = of(dims[1][0])
