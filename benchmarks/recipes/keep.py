@@ -1,11 +1,13 @@
-"""Keep the records of a reproduced table's finished runs among the results.
+"""Keep the records of a reproduced table's, or a sweep's, finished runs among the results.
 
     vibnet reproduce table1 --out runs/table1
     python benchmarks/recipes/keep.py table1 runs/table1
+    vibnet sweep table1-vibnet --final --gammas 1e-4,2e-4 --out runs/frontier1
+    python benchmarks/recipes/keep.py frontier1 runs/frontier1
 
 `vibnet reproduce table1 --out benchmarks/recipes/results/table1 --document docs/tables.md` goes
 on from what is there and writes the table. Of every run the last epoch is kept, not all; controls
-need the checkpoints of a run, which are not kept.
+need the checkpoints of a run, which are not kept. Of a sweep its frontier is kept too.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import shutil
 from pathlib import Path
 
 from vibnet.recipes.grid import POINT, RUN
+from vibnet.report.frontier import RECORD
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -32,13 +35,15 @@ def keep(table: str, out: Path) -> int:
         (target / RUN).write_text(json.dumps(body, indent=1) + "\n")
         shutil.copy(folder / POINT, target / POINT)
         count += 1
+    if (out / RECORD).exists():
+        shutil.copy(out / RECORD, RESULTS / table / RECORD)
     return count
 
 
 def main() -> None:
     """Read the arguments and copy."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", choices=("table1", "table2"))
+    parser.add_argument("table", choices=("table1", "table2", "frontier1", "frontier2"))
     parser.add_argument("out", type=Path)
     asked = parser.parse_args()
     print(keep(asked.table, asked.out), "records kept")

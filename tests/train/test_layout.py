@@ -1,12 +1,13 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from training import SHORT, Toy, told
 
-from vibnet.graph.trial.cut import layout
+from vibnet.graph.trial.cut import layout, take
 from vibnet.train.layout import LAST, like, put_back, put_channels_last
 from vibnet.train.loop import fit
 
@@ -39,8 +40,40 @@ class Convolutions(nn.Module):
         return self.out(torch.relu(self.second(x)).flatten(1))
 
 
+class GrayImages(Images):
+    """The same of one channel, which torch calls contiguous either way."""
+
+    def __init__(self):
+        super().__init__()
+        self.x = self.x.mean(1, keepdim=True)
+        self.example = self.x[:2].clone()
+
+
+class GrayConvolutions(Convolutions):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 12, 3, padding=1)
+
+
+KINDS = {"three": (Convolutions, Images), "one": (GrayConvolutions, GrayImages)}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    """A network and its data, of three channels and of one."""
+    return KINDS[request.param]
+
+
 def formats(model):
     return {layout(p) for p in model.parameters()}
+
+
+def channels(model):
+    return model.first.out_channels + model.second.out_channels
+
+
+def strides(model):
+    return {name: p.stride() for name, p in model.named_parameters()}
 
 
 def test_weights_of_images_and_volumes_are_laid_out_and_put_back():
@@ -68,15 +101,40 @@ def test_a_moment_is_laid_out_as_its_parameter_and_a_number_is_left():
     assert like(count, parameter) is count
 
 
-def test_training_runs_channels_last_and_hands_out_what_came_in():
-    model = Convolutions()
-    fitted = fit(model, Images(), None, SETTINGS)
+def test_a_weight_of_one_channel_is_laid_out_by_its_strides():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv3d(1, 4, 2), nn.Conv2d(4, 4, 1))
+    before = strides(model)
+    found = put_channels_last(model)
+    assert strides(model)["0.weight"] == (9, 1, 3, 1)
+    assert strides(model)["1.weight"] == (8, 1, 4, 2, 1)
+    assert layout(model[0](torch.randn(2, 1, 5, 5))) is torch.channels_last
+    put_back(model, found)
+    assert strides(model) == before
+
+
+def test_a_cut_keeps_the_strides_of_what_is_left_with_one_channel():
+    last = torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    rows, columns, rest = np.arange(4), np.array([1]), np.arange(2)
+    for given, wanted in ((last, (4, 1, 2, 1)), (last.contiguous(), (4, 4, 2, 1))):
+        left = take(given, [rows, columns, rest, rest])
+        assert left.stride() == wanted
+        assert torch.equal(left, given[:, 1:2])
+        again = take(left, [rows[:2], np.arange(1), rest, rest])
+        assert again.stride() == wanted
+        assert torch.equal(again, given[:2, 1:2])
+
+
+def test_training_runs_channels_last_and_hands_out_what_came_in(kind):
+    network, images = kind
+    model = network()
+    fitted = fit(model, images(), None, SETTINGS)
     assert fitted.dense.seen[-1] is torch.channels_last  # while it trained
     assert fitted.gated.model.seen[-1] is torch.channels_last
     for handed_out in (model, fitted.dense, fitted.gated.model, fitted.small):
         assert formats(handed_out) == {torch.contiguous_format}
-    assert fitted.small.first.out_channels < 12
-    plain = fit(Convolutions(), Images(), None, SOFT)
+        assert strides(handed_out)["first.weight"][1] == 9
+    assert channels(fitted.small) < 12 + 8
+    plain = fit(network(), images(), None, SOFT)
     last, other = fitted.history[0].loss, plain.history[0].loss
     assert last == pytest.approx(other, rel=1e-3)
 
@@ -90,15 +148,14 @@ def test_a_model_that_came_channels_last_stays_so():
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_it_resumes_to_the_last_bit(tmp_path, optimizer):
+def test_it_resumes_to_the_last_bit(tmp_path, optimizer, kind):
+    network, images = kind
     rates = {"lr": 0.02, "gate_lr": 0.3, "gamma": 0.1} if optimizer == "sgd" else {}
     settings = dataclasses.replace(SETTINGS, optimizer=optimizer, tune_epochs=2, ema=0.5, **rates)
-    straight = fit(Convolutions(), Images(), None, settings)
-    assert optimizer == "sgd" or straight.small.first.out_channels < 12
+    straight = fit(network(), images(), None, settings)
+    assert optimizer == "sgd" or channels(straight.small) < 12 + 8
     for _ in itertools.count():
-        part = fit(
-            Convolutions(), Images(), None, settings, folder=tmp_path, resume=True, seconds=0
-        )
+        part = fit(network(), images(), None, settings, folder=tmp_path, resume=True, seconds=0)
         if part.done:
             break
     assert told(part) == told(straight)

@@ -20,6 +20,7 @@ from vibnet.graph.sites.numbers import counts, state
 from vibnet.graph.sites.structure import Graph
 from vibnet.layers import SelectedLinear
 
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 Take = Callable[[Tensor, list[Array]], Tensor]
 Indices = list[Array]
 
@@ -38,15 +39,30 @@ def take(value: Tensor, indices: list[Array]) -> Tensor:
         if len(index) != value.shape[dim]:
             out = out.index_select(dim, torch.as_tensor(index, device=value.device))
     out = out.clone() if out.data_ptr() == value.data_ptr() else out
-    return out.contiguous(memory_format=layout(value))
+    return laid_out(out, layout(value))
 
 
 def layout(value: Tensor) -> torch.memory_format:
-    """Whether channels come last in memory; a model that is laid out so stays so."""
-    for ndim, last in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-        if value.ndim == ndim and value.is_contiguous(memory_format=last):
-            return torch.contiguous_format if value.is_contiguous() else last
-    return torch.contiguous_format
+    """Whether channels come last in memory; a model that is laid out so stays so.
+
+    Of one channel the strides tell: torch calls such a tensor contiguous either way, but chooses
+    the kernels of a convolution by its strides.
+    """
+    last = LAST.get(value.ndim)
+    if last is None or not value.is_contiguous(memory_format=last):
+        return torch.contiguous_format
+    channels = value.shape[1]
+    whole = value.stride(1) == 1 and value.stride(-1) == channels
+    return last if whole else torch.contiguous_format
+
+
+def laid_out(value: Tensor, wanted: torch.memory_format) -> Tensor:
+    """The tensor in a layout; itself where it lies so, a tensor of one channel by its strides."""
+    if value.ndim not in LAST:
+        return value.contiguous()
+    if layout(value) is wanted and value.is_contiguous(memory_format=wanted):
+        return value
+    return torch.empty_like(value, memory_format=wanted).copy_(value)
 
 
 def shape_only(value: Tensor, indices: list[Array]) -> Tensor:

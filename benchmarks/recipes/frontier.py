@@ -1,0 +1,103 @@
+"""Put the frontiers of both tables into docs/tables.md: error against size, and the least sizes.
+
+    vibnet sweep table1-vibnet --final --gammas 1e-4,2e-4,3e-4 --seeds 0,1 --out runs/frontier1
+    python benchmarks/recipes/keep.py frontier1 runs/frontier1
+    python benchmarks/recipes/frontier.py
+
+Reads what `keep.py` has kept of the sweeps and of the tables: nobody types a number into a table.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vibnet.recipes.summary import FIGURES, cell
+from vibnet.recipes.tables import MAIN, OURS, ROUNDING, TABLES, Table
+from vibnet.report import charts
+from vibnet.report.frontier import read_frontier, text
+from vibnet.report.tables import COLUMNS, check_place
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
+SIZES = {"r_W": "r_W", "macs": "multiply-adds", "r_N": "r_N"}
+UNITS = {"r_W": "%", "macs": "M", "r_N": "%"}
+LARGER = {"table1": "lenet300-mnist", "table2": "lenet5-mnist"}  # recipes of the same networks
+
+
+def settings(table: Table) -> dict[str, list[dict[str, float]]]:
+    """The runs of every point by its name: a larger recipe, the sweep, and the table's own row."""
+    larger = LARGER[table.name]
+    records = sorted((RESULTS / f"{larger},final").glob("seed-*.json"))
+    bodies = [json.loads(path.read_text()) for path in records]
+    names = (*SIZES, "test")
+    found = {f"recipe {larger}": [{n: FIGURES[n](body) for n in names} for body in bodies]}
+    sweep = read_frontier(RESULTS / table.name.replace("table", "frontier"))
+    found |= {f"gamma {row['gamma']:g}": row["runs"] for row in sweep["rows"]}
+    rows = json.loads((RESULTS / table.name / f"{table.name}.json").read_text())["rows"]
+    found["the row vibnet"] = list(rows[MAIN]["runs"].values())
+    return found
+
+
+def least(points: dict[str, list[dict[str, float]]], table: Table) -> list[str]:
+    """Of every size the least mean at the printed error, rounded as that is; and the least run."""
+    printed = table.published[OURS]
+    wanted, half = printed[-1], ROUNDING[-1]
+    assert wanted is not None
+    lines = []
+    for place, (size, name) in enumerate(SIZES.items()):
+        if printed[place] is None:
+            continue
+        means = [
+            (cell([run[size] for run in runs]), point, cell([run["test"] for run in runs]))
+            for point, runs in points.items()
+        ]
+        good = [each for each in means if each[2]["mean"] < wanted + half]
+        single = [
+            (run[size], run["test"])
+            for runs in points.values()
+            for run in runs
+            if run["test"] < wanted + half
+        ]
+        if not good:
+            lines.append(f"- {name}: no point has a mean error that rounds to {wanted:g} %")
+            continue
+        best, point, error = min(good, key=lambda each: each[0]["mean"])
+        run, unit = min(single), UNITS[size]
+        lines.append(
+            f"- {name}: {best['mean']:.3g} {unit} in the mean of {best['n']} ({point}, error "
+            f"{error['mean']:.2f} ± {error['spread']:.2f} %); the least of a single run "
+            f"{run[0]:.3g} {unit} at {run[1]:.2f} %; in print {printed[place]:g} {unit}"
+        )
+    return lines
+
+
+def section(table: Table) -> str:
+    """The points as a table, the picture, and the least sizes."""
+    points = settings(table)
+    lines = [f"| point | n | {' | '.join(COLUMNS.values())} |", "| --- " * 6 + "|"]
+    drawn: list[dict[str, Any]] = []
+    for point, runs in points.items():
+        cells = [text(cell([run[name] for run in runs])) for name in COLUMNS]
+        lines.append(f"| {point} | {len(runs)} | {' | '.join(cells)} |")
+        drawn.append({size: [run[size] for run in runs] for size in SIZES})
+        drawn[-1]["error"] = [run["test"] for run in runs]
+    picture = PAGE.parent / "tables" / f"{table.name}.svg"
+    picture.parent.mkdir(exist_ok=True)
+    picture.write_text(charts.frontier(drawn, table.published))
+    where = picture.relative_to(PAGE.parent)
+    error = table.published[OURS][-1]
+    lines += ["", f"![error against size, {table.about}]({where})", ""]
+    lines += [f"The least of each size alone where the error rounds to {error:g} % or less:", ""]
+    return "\n".join([*lines, *least(points, table)])
+
+
+def main() -> None:
+    """Write the sections between their marks."""
+    for table in TABLES.values():
+        mark = table.name.replace("table", "frontier")
+        before, _, after = check_place(PAGE, mark)
+        PAGE.write_text(f"{before}\n\n{section(table)}\n\n{after}")
+
+
+if __name__ == "__main__":
+    main()
