@@ -5,7 +5,18 @@ import json
 from vibnet.recipes.grid import RUN, Point
 
 SHORT = {"dense_epochs": "1", "gate_epochs": "2", "gate_lr": "0.1"}
-WHOLE = {"done": True, "test": {}, "ratios": {}, "settings": {}, "notes": {}}
+ERRORS = {"small": 1.0, "dense": 2.0}
+WHOLE = {
+    "done": True,
+    "test": ERRORS,
+    "validation": ERRORS,
+    "ratios": {"r_W": 5.0, "macs": 1000, "r_N": 20.0},
+    "before": {"weights": 100},
+    "sites": [{"name": "fc1", "after": 3}],
+    "timing": {"cpu_seconds": 1.0},
+    "settings": {},
+    "notes": {},
+}
 
 
 def point(name="a", **given):

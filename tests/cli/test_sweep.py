@@ -43,7 +43,7 @@ def test_a_sweep_makes_every_point_a_frontier_and_goes_on_where_it_stopped(tmp_p
         "--set", "lr=2e-3",
     )  # fmt: skip
     assert more.exit_code == 2
-    assert "another run of that name: changes differ" in more.stderr
+    assert "another run of that name: lr differ" in more.stderr
 
 
 def test_what_fails_is_said_and_the_rest_is_drawn(tmp_path, monkeypatch):

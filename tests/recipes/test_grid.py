@@ -39,7 +39,7 @@ def test_nothing_is_overwritten(tmp_path):
     assert not list(tmp_path.iterdir())
     claim([point()], tmp_path)
     claim([point()], tmp_path)  # the same again
-    with pytest.raises(ConfigError, match=r"holds another run of that name: changes differ"):
+    with pytest.raises(ConfigError, match=r"holds another run of that name: gamma differ"):
         claim([point(changes={"gamma": "0.5"}), point("b")], tmp_path)
     assert not (tmp_path / "b").exists()
     (tmp_path / "c").mkdir()

@@ -41,8 +41,10 @@ def test_budgets_are_read_as_they_are_written(text, kind, amount, percent):
         ("macs=five", "is not a kind"),
         ("macs=-5%", "is not a kind"),
         ("macs=1e5", "is not a kind"),
-        ("macs=0", "must be above 0"),
-        ("macs=101%", "at most 100 %"),
+        ("macs=0", "'macs=0' must be above 0."),
+        ("error=0", "'error=0' must be above 0."),
+        ("weights=\u0663k", "is not a kind, '=', and a number"),
+        ("macs=101%", "must be above 0, and at most 100 %"),
         ("macs=0.05", "less than one. For a share of the dense model write 'macs=5%'"),
         ("weights=3q", "has no unit of weights. Write 'k' or 'M' or 'G' or '%'"),
         ("memory=200", "has no unit of memory. Write 'B' or 'kB'"),
@@ -54,6 +56,19 @@ def test_what_is_no_budget_is_refused(text, said):
     with pytest.raises(ConfigError, match="budget: ") as found:
         Budget.parse(text)
     assert said in str(found.value)
+
+
+def test_one_unit_of_a_size_and_all_of_it_are_budgets():
+    assert Budget.parse("weights=1").amount == 1.0
+    assert Budget.parse("macs=100%").limit(50.0) == 50.0
+
+
+def test_units_without_a_gate_stay_however_little_is_allowed():
+    model = vibnet.attach(mlp(), torch.randn(2, 6), include=["0"])
+    kept = Budget.parse("weights=1").fitting(model.eval(), 1.0)
+    gated_only = next(s.units for s in model.sites)
+    assert kept[gated_only].sum() == 1
+    assert np.delete(kept, gated_only).all()
 
 
 def gated():

@@ -13,6 +13,7 @@ import vibnet
 from vibnet.config import Settings
 from vibnet.errors import ConfigError
 from vibnet.layers import Constant
+from vibnet.surgery.gated import Gated
 from vibnet.train import budget as budgets
 from vibnet.train.budget import Budget
 from vibnet.train.evaluate import validate
@@ -258,7 +259,8 @@ def test_the_state_is_that_of_the_run_alone():
     other = steering("weights=10%")
     other.restore(copy.deepcopy(made.state()))
     assert other == made
-    assert torch.tensor(list(made.state().values())).isfinite().all()
+    numbers = [value for value in made.state().values() if not isinstance(value, list)]
+    assert torch.tensor(numbers).isfinite().all()
 
 
 class Residual(nn.Module):
@@ -292,3 +294,123 @@ def test_what_a_branch_leaves_is_costed_without_its_layers(monkeypatch):
     Budget.parse("latency=1ms").cost(model, kept)
     assert isinstance(seen[0].down, Constant)
     assert isinstance(seen[0].up, Constant)
+
+
+WHOLE = {"remove_branches": True}
+
+
+@pytest.mark.parametrize("tune_epochs", [0, 2])
+def test_a_run_keeps_its_budget_where_a_whole_branch_goes_and_resumes_to_the_last_bit(
+    tune_epochs, tmp_path, monkeypatch
+):
+    def scored(gated, score=Gated.score):
+        """The branch's units matter least."""
+        found = score(gated)
+        found[next(s.units for s in gated.sites if s.name == "up")] *= 1e-6
+        return found
+
+    monkeypatch.setattr(Gated, "score", scored)
+    torch.manual_seed(0)
+    model = Residual()
+    settings = SHORT.replaced(budget="macs=20%", tune_epochs=tune_epochs, ema=0.5)
+    straight = fit(model, Toy(), None, settings, options=WHOLE)
+    assert isinstance(straight.small.up, Constant)
+    cost = vibnet.measure(straight.small, Toy().example).macs
+    assert 0.5 * straight.budget["limit"] < cost <= straight.budget["limit"]
+    if not tune_epochs:
+        assert straight.gated.shut == {"up"}
+        straight.gated.train()(Toy().x)
+        drawn = straight.gated._sample(straight.gated._noise(8))
+        zero = [s.name for s, z in zip(straight.gated.sites, drawn, strict=False) if not z.any()]
+        assert zero == ["up"]
+    part = None
+    while part is None or not part.done:
+        given = model, Toy(), None, settings
+        part = fit(*given, options=WHOLE, folder=tmp_path, resume=True, seconds=0)
+    assert told(part) == told(straight)
+
+
+class Grouped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv1d(6, 16, 1), nn.Conv1d(16, 16, 1, groups=4)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(x[..., None]).relu()).relu().flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "together"),
+    [(mlp, {}, 1), (mlp, {"multiple": 4}, 4), (Grouped, {}, 4)],
+)
+def test_a_unit_costs_what_the_dearest_least_step_saves(network, options, together):
+    made = steering("macs=75%")
+    model = vibnet.attach(network(), Toy().example, **options)
+    made.begin(model)
+    for k, site in enumerate(model.sites):  # the last site's units go first
+        set_snr(model, site.name, [9.0 * (k + 2) - 0.1 * n for n in range(site.size)])
+    kept = made.final(model.eval(), lambda _: 0.0, 0.0)
+    now, saved = made.budget.cost(model, kept), []
+    for site in model.sites:
+        stays = site.units[kept[site.units]]
+        less = kept.copy()
+        less[stays[np.argsort(model.score()[stays])[:together]]] = False
+        if network is Grouped:  # the lowest of every group
+            less = kept.copy()
+            groups = np.array_split(stays, 4)
+            less[[group[np.argmin(model.score()[group])] for group in groups]] = False
+        assert (model.legal(less) == less).all()
+        saved.append(now - made.budget.cost(model, less))
+    assert len(set(saved)) > 1
+    assert made.unit == max(saved)
+
+
+def test_a_budget_is_checked_once_before_training_and_not_again(monkeypatch, tmp_path):
+    seen = []
+    check = Budget.check
+    monkeypatch.setattr(Budget, "check", lambda self, g: seen.append(1) or check(self, g))
+    settings = SHORT.replaced(budget="weights=50%")
+    fit(mlp(), Toy(), None, settings, folder=tmp_path, seconds=0)
+    assert len(seen) == 1
+    fit(mlp(), Toy(), None, settings, folder=tmp_path, resume=True)
+    assert len(seen) == 1
+
+
+def test_a_budget_without_a_gamma_to_steer_is_refused():
+    with pytest.raises(ConfigError, match=r"kept by a multiple of gamma, and gamma is 0"):
+        fit(mlp(), Toy(), None, SHORT.replaced(budget="weights=50%", gamma=0.0))
+
+
+def test_the_path_begins_at_three_tenths_at_the_latest():
+    made = steering("weights=1%", gate_lr=1e-6)
+    made.begin(gated())
+    assert made.wanted(0.3) == made.base
+    assert made.wanted(0.31) < made.base
+
+
+def test_once_cut_the_cost_is_looked_at_no_more():
+    made, model = steering("weights=10%"), gated()
+    made.begin(model)
+    made.trimmed, before = True, copy.deepcopy(made.state())
+    made.look(model, 0.9, whole=True)
+    assert made.state() == before | {"trimmed": True}
+
+
+def test_the_integral_turns_round_at_its_bound():
+    made, model = steering("weights=10%", gamma=1.0), gated()
+    made.begin(model)
+    for k in range(1, 400):
+        made.look(model, k / 400)
+    assert made.total == 12.0
+    set_snr(model, "0", [0.1] * 15 + [9.0])
+    set_snr(model, "4", [0.1] * 11 + [9.0])
+    made.look(model, 1.0, whole=True)
+    assert made.log < 12.0  # at once, not after all that was summed up has gone
+
+
+def test_the_cut_comes_when_the_whole_of_its_share_is_over():
+    made = steering("weights=10%")
+    assert [epoch for epoch in range(1, 11) if made.due(epoch, 10)] == [9, 10]
+    made.trimmed = True
+    assert not made.due(10, 10)

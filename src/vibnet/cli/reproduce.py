@@ -56,25 +56,27 @@ def reproduce(
         raise ConfigError("reproduce sets seed itself: leave --set seed= out, and give --seeds.")
     chosen = [row.strip() for row in rows.split(",")] if rows else list(of.entries)
 
-    def points(names: list[str]) -> dict[str, list[Point]]:
+    def points(names: list[str], asked: list[int]) -> dict[str, list[Point]]:
         return tables.points(
             of,
             names,
-            [int(n) for n in numbers("seeds", seeds, whole=True)],
+            asked,
             wanted,
             final=not held_out,
             device=given.device(device),
             download=download,
         )
 
-    runs = points(chosen)
+    asked = [int(n) for n in numbers("seeds", seeds, whole=True)]
+    runs = points(chosen, asked)
     if document is not None:
         check_place(document, of.name)
     folder = out or Path("runs") / table
     command = _command(table, rows, seeds, wanted, held_out, device)
     every = [point for of_row in runs.values() for point in of_row]
     failures = follow(every, folder, jobs or os.cpu_count() or 1, threads, command)
-    all_rows = points([n for n, e in of.entries.items() if not set(e.changes) & set(wanted)])
+    rows_of = [n for n, e in of.entries.items() if not set(e.changes) & set(wanted)]
+    all_rows = points(rows_of, sorted({*asked, *_seeds_in(folder)}))
     body = _result(of, all_rows, folder)
     if body["rows"]:
         body["command"] = command
@@ -86,6 +88,12 @@ def reproduce(
             say.line(f"document:    {document}")
     if failures:
         raise typer.Exit(2)
+
+
+def _seeds_in(folder: Path) -> set[int]:
+    """The seeds that former calls have run there."""
+    written = (path.name.rpartition(",seed=")[2] for path in folder.glob("*,seed=*"))
+    return {int(seed) for seed in written if seed.isdecimal() and seed.isascii()}
 
 
 def _result(of: tables.Table, runs: dict[str, list[Point]], folder: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from vibnet.errors import ArtefactError, ConfigError
 from vibnet.recipes.catalog import recipe
 from vibnet.recipes.controls import control
 from vibnet.recipes.run import Job, fingerprint_of_weights, job, run
+from vibnet.recipes.summary import FIGURES
 from vibnet.surgery.files import write
 from vibnet.train.loop import fit
 
@@ -67,30 +69,63 @@ def done(point: Point, out: Path) -> dict[str, Any] | None:
     """What a point gave, None while it is not over.
 
     Raises:
-        ArtefactError: its record is damaged, or its recipe has other settings by now.
+        ArtefactError: its record is damaged, its recipe has other settings by now, or it is a
+            control of another run than the one that is there.
     """
     path = out / point.name / RUN
-    needed = {"done", "test"} if point.control else {"done", "test", "ratios", "settings", "notes"}
     try:
         body: dict[str, Any] = json.loads(path.read_text())
         if not body["done"]:
             return None
-        missing = needed - set(body)
+        wrong = _wrong(body, bool(point.control))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        missing = {repr(error)}
-    if missing:
+        wrong = [repr(error)]
+    if wrong:
         raise ArtefactError(
-            f"{path} is truncated or no record ({', '.join(sorted(missing))}). Take its folder "
-            f"away, and it is made again."
+            f"{path} is truncated or no record ({', '.join(wrong)}). Take its folder away, and it "
+            f"is made again."
         )
     if other := [] if point.control else _others(point, body):
         raise ArtefactError(
             f"{path} was made when {point.recipe} had other {', '.join(other)}. Take its folder "
             f"away, and it is made again, or name another --out."
         )
+    if point.control and not _of_the_same(body, out / point.of / RUN):
+        raise ArtefactError(
+            f"{path} was made from another run than {point.of} is now. Take its folder away, and "
+            f"it is made again."
+        )
     return body
+
+
+def _wrong(body: Mapping[str, Any], control: bool) -> list[str]:
+    """What a finished record lacks, or has that is no finite number."""
+    if control:
+        test = body["test"]
+        numbers: dict[str, Any] = dict(test) if isinstance(test, dict) else {"test": test}
+        numbers |= {name: body[name] for name in ("weights", "macs") if name in body}
+        missing = [] if numbers else ["test"]
+    else:
+        numbers = {name: read(body) for name, read in FIGURES.items()}
+        numbers |= {"before": body["before"]["weights"], "timing": body["timing"]["cpu_seconds"]}
+        numbers |= {f"sites {site['name']}": site["after"] for site in body["sites"]}
+        missing = [name for name in ("settings", "notes") if not isinstance(body[name], dict)]
+    return missing + [
+        f"{name} is {value!r}"
+        for name, value in numbers.items()
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+    ]
+
+
+def _of_the_same(body: Mapping[str, Any], run: Path) -> bool:
+    """Whether a control was made from the run whose record is there, as far as both tell."""
+    try:
+        main = json.loads(run.read_text())["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True  # said where the run itself is looked at
+    return bool(body.get("weights_sha256", main) == main)
 
 
 def _others(point: Point, body: dict[str, Any]) -> list[str]:
@@ -139,21 +174,33 @@ def claim(points: Iterable[Point], out: Path) -> None:
             found = json.loads((folder / POINT).read_text())
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"{folder} holds something else than a run of this grid. Take another --out: "
-                f"nothing is overwritten."
+                f"{folder} holds something else than a run of this grid, or {POINT} in it is "
+                f"damaged. Take another --out, or that folder away: nothing is overwritten."
             ) from error
         if found != point.identity():
-            wanted = point.identity()
-            known = found if isinstance(found, dict) else {}
-            differ = [k for k in wanted if known.get(k) != wanted[k]]
+            wanted, known = _flat(point.identity()), _flat(found)
+            differ = [k for k in wanted | known if known.get(k) != wanted.get(k)]
             raise ConfigError(
                 f"{folder} holds another run of that name: {', '.join(differ)} differ. Take "
                 f"another --out: nothing is overwritten."
             )
+    if (out / RUN).exists():
+        raise ConfigError(f"--out {out} is the folder of one run. Name another: many go in there.")
     for point in points:
         (out / point.name).mkdir(parents=True, exist_ok=True)
         text = json.dumps(point.identity(), indent=1)
         write(out / point.name / POINT, text.encode())
+
+
+def _flat(identity: Any) -> dict[str, Any]:
+    """A point's fields, with its settings and options beside them by name."""
+    if not isinstance(identity, dict):
+        return {}
+    inner = {k: v for k, v in identity.items() if k in ("changes", "options")}
+    flat = {k: v for k, v in identity.items() if k not in inner}
+    for value in inner.values():
+        flat |= value if isinstance(value, dict) else {}
+    return flat
 
 
 def make(point: Point, out: Path, command: str = "") -> None:
@@ -163,7 +210,11 @@ def make(point: Point, out: Path, command: str = "") -> None:
     folder = out / point.name
     if not point.control:
         resume = any((folder / "checkpoint").glob("*.json"))
-        run(point.job(), folder, resume=resume, command=command)
+        try:
+            run(point.job(), folder, resume=resume, command=command)
+        except ConfigError:
+            if done(point, out) is None:  # else another process has just made it
+                raise
         return
     main = _main_of(point, out)
     made = point.job()
@@ -183,6 +234,7 @@ def make(point: Point, out: Path, command: str = "") -> None:
             f"Take the folder of {point.of} away, and it is made again."
         )
     body = {"done": True, "name": point.control, "of": point.of, "control": True}
+    body["weights_sha256"] = main["weights_sha256"]
     body |= control(point.control, made, fitted)
     write(folder / RUN, json.dumps(body, indent=1).encode())
 

@@ -68,12 +68,7 @@ def job(
         download: fetch a data set that is missing.
     """
     settings = recipe.settings.replaced(**(changes or {}))
-    budget = Budget.parse(settings.budget)
-    if final and budget is not None and budget.kind == ERROR:
-        raise ConfigError(
-            f"the budget {settings.budget} is kept on held-out images, and --final holds none out. "
-            f"Leave one of them out."
-        )
+    check_settings(settings, final)
     held = 0 if final else recipe.validation
     images = Images(
         recipe.data,
@@ -95,6 +90,20 @@ def job(
         "published": {k: list(v) for k, v in recipe.published.items()},
     }
     return Job(recipe.name, model, images, settings, options=dict(recipe.options), notes=notes)
+
+
+def check_settings(settings: Settings, final: bool) -> None:
+    """Refuse a budget that is none, or one that a final run cannot keep.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    budget = Budget.parse(settings.budget)
+    if final and budget is not None and budget.kind == ERROR:
+        raise ConfigError(
+            f"the budget {settings.budget} is kept on held-out images, and --final holds none out. "
+            f"Leave one of them out."
+        )
 
 
 def run(

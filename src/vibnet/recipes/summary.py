@@ -1,10 +1,10 @@
 """Figures of several runs of the same settings: means over seeds, never the best of them."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-FIGURES = {
+FIGURES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "r_W": lambda run: run["ratios"]["r_W"],
     "macs": lambda run: run["ratios"]["macs"] / 1e6,
     "r_N": lambda run: run["ratios"]["r_N"],

@@ -10,6 +10,7 @@ from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import recipe
 from vibnet.recipes.grid import Point
 from vibnet.recipes.published import LENET5, LENET300, Row
+from vibnet.recipes.run import check_settings
 from vibnet.recipes.summary import cell
 
 MAIN, OURS = "vibnet", "VIBNet"
@@ -121,7 +122,7 @@ def points(
         download: fetch data that are missing.
 
     Raises:
-        ConfigError: an unknown row, or a setting that the recipe does not take.
+        ConfigError: an unknown row, or a setting that the recipe, or a final run, does not take.
     """
     unknown = [row for row in rows if row not in of.entries]
     if unknown:
@@ -141,7 +142,7 @@ def points(
             )
         settings = {**changes, **entry.changes}
         for seed in seeds:
-            recipe(of.recipe).settings.replaced(**settings, seed=str(seed))
+            check_settings(recipe(of.recipe).settings.replaced(**settings, seed=str(seed)), final)
         out[row] = [
             Point(
                 f"{row},seed={seed}",
@@ -207,6 +208,8 @@ def result(of: Table, bodies: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> 
     rows: dict[str, Any] = {}
     for name, entry in of.entries.items():
         runs = bodies.get(name, {})
+        if entry.control:  # a control without its run says nothing
+            runs = {seed: body for seed, body in runs.items() if seed in mains}
         each = {
             seed: found
             for seed, body in sorted(runs.items())

@@ -70,7 +70,7 @@ def _content(body: dict[str, Any]) -> dict[str, Any]:
         "chart": charts.frontier(points, body["published"]),
         "rows": [
             {
-                "gamma": f"{row['gamma']:g}",
+                "gamma": f"{row['gamma']:.8g}",
                 "n": row["n"],
                 "cells": [text(row[name]) for name in shown],
             }

@@ -7,6 +7,22 @@ from vibnet.errors import ArtefactError, ConfigError
 from vibnet.report.rows import duration, number
 
 
+def check_extra() -> None:
+    """Refuse to go on without what pages are made with.
+
+    Raises:
+        ConfigError: the extra `report` is not installed.
+    """
+    try:
+        import jinja2 as _jinja2  # noqa: F401 - looked for
+        import matplotlib as _matplotlib  # noqa: F401 - said here, not from inside a chart
+    except ImportError as error:
+        raise ConfigError(
+            f"report: {error.name} is not installed. Install the extra: "
+            f"pip install 'vibnet[report]'."
+        ) from error
+
+
 def render(template: str, content: Callable[[], dict[str, Any]], where: str) -> str:
     """The page as text. Everything that is filled in is escaped.
 
@@ -19,15 +35,10 @@ def render(template: str, content: Callable[[], dict[str, Any]], where: str) -> 
         ConfigError: the extra `report` is not installed.
         ArtefactError: a record has wrong fields.
     """
-    try:
-        import matplotlib as _matplotlib  # noqa: F401 - said here, not from inside a chart
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from jinja2.exceptions import UndefinedError
-    except ImportError as error:
-        raise ConfigError(
-            f"report: {error.name} is not installed. Install the extra: "
-            f"pip install 'vibnet[report]'."
-        ) from error
+    check_extra()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2.exceptions import UndefinedError
+
     environment = Environment(
         loader=PackageLoader("vibnet.report", "."),
         autoescape=True,

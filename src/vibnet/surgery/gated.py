@@ -1,6 +1,6 @@
 """A model with gates: noise in training, the mean of the kept units in evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ class Gated(nn.Module):
 
     Attributes:
         threshold: units with a score above it stay; 1, unless a budget says otherwise.
+        shut: names of sites that are closed for good, in training too.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Gated(nn.Module):
         self.example = example
         self.model, self.multiple, self.method = model, multiple, method
         self.threshold = 1.0
+        self.shut: frozenset[str] = frozenset()
         kind = METHODS[method]
         like = next((p for p in model.parameters() if p.is_floating_point()), None)
         self.gates = nn.ModuleDict({key(s.name): kind(s.size, like) for s in sites})
@@ -128,7 +130,19 @@ class Gated(nn.Module):
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no types here
     def kept(self) -> Mask:
         """Which units of the graph stay: scores above the threshold, then the constraints."""
-        return self.legal(self.score() > self.threshold)
+        wanted = self.score() > self.threshold
+        for site in self.sites:
+            wanted[site.units] &= site.name not in self.shut
+        return self.legal(wanted)
+
+    def settle(self, shut: Collection[str]) -> None:
+        """Keep all units that there are now, whatever becomes of their scores.
+
+        Args:
+            shut: sites that are to be empty, of which one unit is left for want of a width of 0:
+                it is zero from here on.
+        """
+        self.threshold, self.shut = -1.0, frozenset(shut)
 
     def legal(self, wanted: Mask) -> Mask:
         """The units that stay when some are wanted: the constraints, the floor, the multiple."""
@@ -177,7 +191,11 @@ class Gated(nn.Module):
 
     def _parts(self, z: Tensor) -> tuple[Tensor, ...]:
         sizes = [site.size for site in self.sites]
-        return (*torch.split(z, sizes, 1), z.new_ones(1, 1).expand(len(z), 1))
+        parts = torch.split(z, sizes, 1)
+        if self.shut:
+            named = zip(self.sites, parts, strict=True)
+            parts = tuple(torch.zeros_like(p) if s.name in self.shut else p for s, p in named)
+        return (*parts, z.new_ones(1, 1).expand(len(z), 1))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own forward, with gates."""

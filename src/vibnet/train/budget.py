@@ -24,7 +24,7 @@ UNITS: dict[str, dict[str, float]] = {
     "latency": {"us": 1e-6, "ms": 1e-3, "s": 1.0},
     ERROR: {"": 1.0},
 }
-_WRITTEN = re.compile(r"(\w+)=(\d+(?:\.\d*)?|\.\d+)(%|[A-Za-z]*)")
+_WRITTEN = re.compile(r"(\w+)=([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(%|[A-Za-z]*)")
 _TIMED = 0.05  # seconds for one look at a latency
 
 
@@ -71,7 +71,8 @@ class Budget:
                 f"{' or '.join(known) or 'the number alone'}."
             )
         if number <= 0 or (percent and number > 100):
-            raise ConfigError(f"budget: {text!r} must be above 0, and at most 100 %.")
+            most = ", and at most 100 %" if percent else ""
+            raise ConfigError(f"budget: {text!r} must be above 0{most}.")
         amount = number if percent else number * UNITS[kind][unit]
         if kind in ("macs", "weights") and amount < 1 and not percent:
             raise ConfigError(

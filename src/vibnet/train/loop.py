@@ -167,6 +167,11 @@ def check(model: nn.Module, example: Any, settings: Settings, options: Mapping[s
             raise ConfigError(
                 f"the budget {settings.budget} is kept by epochs with gates, and gate_epochs is 0."
             )
+        if not settings.gamma:
+            raise ConfigError(
+                f"the budget {settings.budget} is kept by a multiple of gamma, and gamma is 0. "
+                f"Leave gamma as it is, or name one to start from."
+            )
         budget.check(gated)
 
 

@@ -115,7 +115,7 @@ class State:
             self.dense = copy.deepcopy(self.result)
             gated = attach(self.result, self.example, **self.options)
             self.model, self.phase = gated, "gate"
-            self.steer(gated)
+            self.steer()
             if self.steering is not None:
                 self.steering.begin(gated)
         else:
@@ -126,11 +126,10 @@ class State:
         self.epoch, self._totals = 0, (0, 0)
         self.equip()
 
-    def steer(self, gated: Gated) -> None:
-        """What steers gamma in the phase with gates, where there is a budget."""
+    def steer(self) -> None:
+        """What steers gamma in the phase with gates, where there is a budget; `fit` checked it."""
         settings = self.settings
         if (budget := Budget.parse(settings.budget)) is not None:
-            budget.check(gated)
             steps = max(1, self.steps * settings.gate_epochs // settings.accumulate)
             self.steering = Steering(budget, settings, steps)
 
@@ -179,8 +178,14 @@ class State:
         assert steering is not None
         kept = steering.final(evaluated, error_of, spread)
         self.without(~kept)
-        for gated in {self.model, evaluated}:
-            gated.threshold = -1.0
+        self.settle()
+
+    def settle(self) -> None:
+        """Keep the widths that there are now, and what went whole closed."""
+        assert self.steering is not None
+        for gated in (self.model, self.result):
+            assert isinstance(gated, Gated)
+            gated.settle(self.steering.shut)
 
     def without(self, dead: np.ndarray) -> bool:
         """Take units out of the model and its average; whether one has gone."""

@@ -105,7 +105,7 @@ def _rebuild(state: State, body: dict[str, Any]) -> None:
     gated = attach(state.model, state.example, **state.options)
     state.model = gated
     state.equip()
-    state.steer(gated)
+    state.steer()
     dead = np.zeros(gated.graph.total, dtype=np.bool_)
     for site in gated.graph.sites:
         dead[site.units] = ~np.isin(site.positions, body["positions"][site.name])
@@ -113,9 +113,8 @@ def _rebuild(state: State, body: dict[str, Any]) -> None:
         state.without(dead)
     if state.steering is not None:
         state.steering.restore(body["steering"])
-        for model in (state.model, state.result):
-            assert isinstance(model, Gated)
-            model.threshold = -1.0 if state.steering.trimmed else 1.0
+        if state.steering.trimmed:
+            state.settle()
 
 
 def _restore_optimizer(state: State, flat: dict[str, Tensor]) -> None:

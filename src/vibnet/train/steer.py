@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from vibnet.config import Settings
+from vibnet.graph.sites.branches import empty
 from vibnet.graph.sites.constraints import Mask
 from vibnet.surgery.gated import Gated
 from vibnet.train.budget import ERROR, Budget, shown
@@ -52,7 +53,8 @@ class Steering:
         live: units above the threshold that were cut to keep the budget.
         left: gated units that stayed.
         unit: what a unit costs at the end, of the site whose units cost most; 0 for errors and
-            latencies.
+            latencies. Where only several go together, as with groups, what those cost.
+        shut: sites that went whole.
     """
 
     budget: Budget
@@ -68,6 +70,7 @@ class Steering:
     live: int = 0
     left: int = 0
     unit: float = 0.0
+    shut: list[str] = field(default_factory=list)
 
     def begin(self, gated: Gated) -> None:
         """Look at the model as it is when the gates are new."""
@@ -139,6 +142,7 @@ class Steering:
             kept = self.budget.fitting(gated, self.limit)
         self.trimmed, self.live = True, int((before & ~kept).sum())
         self.left = sum(int(kept[site.units].sum()) for site in gated.sites)
+        self.shut = empty(gated.sites, kept)
         if self.budget.kind not in {ERROR, "latency"}:
             self.unit = self._coarsest(gated, kept)
         return kept
@@ -147,12 +151,15 @@ class Steering:
         """What a unit costs, at the site where it costs most."""
         now, score, costs = self.budget.cost(gated, kept), gated.score(), [0.0]
         for site in gated.sites:
-            less = kept.copy()
             stays = site.units[kept[site.units]]
-            if not len(stays):  # a branch that went whole
-                continue
-            less[stays[np.argmin(score[stays])]] = False
-            costs.append(now - self.budget.cost(gated, gated.legal(less)))
+            stays = stays[np.argsort(score[stays], kind="stable")]
+            for count in range(1, len(stays) + 1):  # of a site that went whole, none
+                less = kept.copy()
+                less[stays[:count]] = False
+                less = gated.legal(less)
+                if (less != kept).any():
+                    costs.append(now - self.budget.cost(gated, less))
+                    break
         return max(costs)
 
     def room(self, gated: Gated, kept: Any) -> bool:
@@ -205,7 +212,7 @@ class Steering:
         """What a checkpoint needs."""
         whole = asdict(self)
         names = [*("log", "total", "progress", "base", "start", "since")]
-        names += ["trimmed", "live", "left", "unit"]
+        names += ["trimmed", "live", "left", "unit", "shut"]
         return {name: whole[name] for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
