@@ -35,6 +35,29 @@ def test_a_line_for_every_run_and_what_failed(monkeypatch, capsys, tmp_path):
     assert "b: it broke" in said.err
 
 
+def test_what_was_there_already_tells_nothing_of_the_time_that_is_left(
+    monkeypatch, capsys, tmp_path
+):
+    points = [Point(name, "digits-mlp") for name in "abc"]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "run.json").write_text("{}")
+    monkeypatch.setattr(module, "done", lambda *_: RUN)
+    clock = iter([0.0, 1.0, 600.0, 601.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+
+    def all_of_them(points, _folder, *, on_done, **_):
+        for point in points:
+            on_done(point)
+        return 0
+
+    monkeypatch.setattr(module, "run_all", all_of_them)
+    follow(points, tmp_path, 1, 1, "vibnet x")
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert "left" not in lines[0]
+    assert lines[1].endswith(", about 10 min left")
+    assert "left" not in lines[2]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_gives_the_command_that_goes_on(number, monkeypatch, capsys, tmp_path):
     def stopped(*_args, **_options):

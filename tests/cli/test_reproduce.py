@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 from recorded import vibnet
@@ -39,6 +40,18 @@ def test_a_table_is_run_written_down_put_into_a_document_and_gone_on_with(toy, t
     assert vibnet(*words, "--rows", "scratch").exit_code == 0
     assert json.loads((out / "toy.json").read_text())["rows"] == body["rows"]  # none is lost
     assert {p: p.stat().st_mtime_ns for p in out.rglob("run.json")} == before
+    other = vibnet("reproduce", "toy", *SHORT, "--out", out, "--seeds", "1", "--rows", "vibnet")
+    assert other.exit_code == 0, other.output
+    rows = json.loads((out / "toy.json").read_text())["rows"]
+    assert rows["vibnet"]["seeds"] == [0, 1]  # nor a seed
+    assert rows["scratch"]["runs"] == body["rows"]["scratch"]["runs"]
+    (out / "vibnet,seed=0" / "run.json").write_text('{"done": true')
+    broken = vibnet(*words, "--rows", "scratch,twin-l1")
+    assert broken.exit_code == 2
+    assert "truncated or no record" in broken.stderr
+    left = json.loads((out / "toy.json").read_text())["rows"]
+    assert list(left) == ["vibnet", "twin-l1"]  # a control says nothing without its run
+    assert left["vibnet"]["seeds"] == [1]
 
 
 def test_rows_can_be_listed(toy):
@@ -62,6 +75,8 @@ def test_rows_can_be_listed(toy):
         (("table1", "--document", __file__), "has no place for table1"),
         (("table1", "--set", "budget="), "the row vibnet-steered sets budget itself"),
         (("table1", "--device", "tpu9"), "--device 'tpu9' cannot be used"),
+        (("table1", "--rows", "vibnet", "--set", "budget=x"), "'x' is not a kind"),
+        (("table1", "--rows", "vibnet", "--set", "budget=error=2"), "is kept on held-out"),
     ],
 )
 def test_what_cannot_be_reproduced_is_refused_before_there_is_a_folder(words, said, tmp_path):
@@ -84,8 +99,12 @@ def test_a_failure_is_in_the_exit_status(toy, monkeypatch, tmp_path):
 
 def test_runs_are_on_all_training_images_unless_said(toy, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(reproduce, "follow", lambda points, *_: seen.append(points) or 0)
+    monkeypatch.setattr(reproduce, "follow", lambda *given: seen.append(given) or 0)
     vibnet("reproduce", "toy", "--out", tmp_path / "a")
-    vibnet("reproduce", "toy", "--out", tmp_path / "b", "--held-out")
-    assert [{p.final for p in points} for points in seen] == [{True}, {False}]
-    assert {p.changes["seed"] for p in seen[0]} == {"0", "1", "2", "3", "4"}
+    vibnet("reproduce", "toy", "--out", tmp_path / "b", "--held-out", "--jobs", "7")
+    assert [{p.final for p in points} for points, *_ in seen] == [{True}, {False}]
+    assert {p.changes["seed"] for p in seen[0][0]} == {"0", "1", "2", "3", "4"}
+    commands = [command for *_, command in seen]
+    assert commands[0] == "vibnet reproduce toy --seeds 0,1,2,3,4"
+    assert commands[1] == f"{commands[0]} --held-out"
+    assert [jobs for _, _, jobs, _, _ in seen] == [os.cpu_count(), 7]  # a process a core

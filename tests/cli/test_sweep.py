@@ -1,10 +1,12 @@
 import json
 import signal
+import sys
 
 import pytest
 from recorded import vibnet
 
 from vibnet.cli import follow
+from vibnet.cli import sweep as sweeps
 from vibnet.recipes import grid
 
 SHORT = ("--set", "dense_epochs=1", "--set", "gate_epochs=2", "--set", "gate_lr=0.1")
@@ -44,6 +46,34 @@ def test_a_sweep_makes_every_point_a_frontier_and_goes_on_where_it_stopped(tmp_p
     )  # fmt: skip
     assert more.exit_code == 2
     assert "another run of that name: lr differ" in more.stderr
+
+
+def test_gammas_that_print_alike_are_points_of_their_own(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweeps, "follow", lambda points, *_: seen.extend(points) or 0)
+    given = ("--gammas", "1.2345678e-3,1.2345679e-3,1e-4,0", "--out", tmp_path / "s")
+    assert vibnet("sweep", "digits-mlp", *given).exit_code == 0
+    names = [point.name.split(",")[0] for point in seen]
+    assert names == ["gamma=0.0012345678", "gamma=0.0012345679", "gamma=0.0001", "gamma=0"]
+    assert [float(point.changes["gamma"]) for point in seen] == [float(n[6:]) for n in names]
+
+
+def test_a_gamma_of_many_digits_is_one_row_and_stays(tmp_path):
+    out = tmp_path / "sweep"
+    for gammas in ("1.2345678e-3", "1e-2"):
+        done = vibnet("sweep", "digits-mlp", "--gammas", gammas, *SHORT, "--out", out)
+        assert done.exit_code == 0, done.output
+    rows = json.loads((out / "frontier.json").read_text())["rows"]
+    assert [(row["gamma"], row["n"]) for row in rows] == [(0.0012345678, 1), (0.01, 1)]
+    assert "0.0012345678" in (out / "frontier.html").read_text()
+
+
+def test_what_the_page_needs_is_asked_for_before_the_first_run(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = swept(tmp_path / "sweep")
+    assert done.exit_code == 2
+    assert "matplotlib is not installed. Install the extra" in done.stderr
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_what_fails_is_said_and_the_rest_is_drawn(tmp_path, monkeypatch):

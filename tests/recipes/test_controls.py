@@ -92,6 +92,16 @@ def test_training_a_model_as_it_is_is_plain_adam_under_a_cosine():
         torch.testing.assert_close(a, b)
 
 
+def test_the_runs_weight_decay_holds_in_its_controls_too():
+    job, _ = made()
+    heavy = Job("toy", job.model, job.data, LIGHT.replaced(weight_decay=1.0))
+    sizes = []
+    for one in (job, heavy):
+        model = trained(copy.deepcopy(mlp(norm=True)), one, 5, 0.01)
+        sizes.append(float(model[0].weight.detach().norm()))
+    assert sizes[1] < 0.7 * sizes[0]
+
+
 def test_noise_stays_as_it_is_while_tuning_and_the_weights_move(finished):
     job, fitted = finished
     gated = copy.deepcopy(fitted.gated)
@@ -107,6 +117,14 @@ def test_new_weights_are_not_the_old_ones(finished):
     model = CONTROLS["scratch"](Job("toy", job.model, job.data, LIGHT.replaced(lr=1e-12)), fitted)
     assert widths(model) == widths(fitted.small)
     assert (model[0].weight - fitted.small[0].weight).abs().mean() > 0.05
+
+
+def test_new_weights_are_not_those_that_the_run_began_with(monkeypatch, finished):
+    job, fitted = finished
+    seeds, seeded = [], torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda n: seeds.append(n) or seeded(n))
+    CONTROLS["scratch"](Job("toy", job.model, job.data, LIGHT.replaced(lr=1e-12)), fitted)
+    assert seeds == [job.settings.seed + 10_000]
 
 
 def test_the_largest_weights_stay(finished):
@@ -150,6 +168,33 @@ def test_sampling_without_noise_is_the_mean_and_noise_makes_it_another(finished)
             gate.log_var.fill_(0.9 * math.log(float(gate.mu.abs().min()) ** 2))
     one, many = (sampled(job, quiet, batches, n) for n in (1, 400))
     assert many <= one
+
+
+def test_draws_are_averaged_as_probabilities(finished, monkeypatch):
+    """One draw that is sure of a class by far does not outvote two that are nearly as sure."""
+    job, fitted = finished
+    answers = iter([[40.0, 0.0, 0.0], [0.0, 8.0, 0.0], [0.0, 8.0, 0.0]])
+
+    class Drawn(nn.Module):
+        def forward(self, x):
+            return torch.tensor(next(answers)).expand(len(x), 3)
+
+    monkeypatch.setitem(sampled.__globals__, "shrink", lambda _gated: None)
+    several = copy.copy(fitted)
+    several.gated = Drawn()
+    x, y = torch.zeros(4, 6), torch.ones(4, dtype=torch.int64)
+    assert sampled(job, several, [(x, y)], 3) == 0.0
+
+
+def test_held_out_images_and_the_test_set_are_sampled_each_by_itself(finished, monkeypatch):
+    job, fitted = finished
+    monkeypatch.setitem(
+        control.__globals__, "sampled", lambda _j, _f, batches, _n: sum(len(y) for _, y in batches)
+    )
+    found = control("sampled", job, fitted)
+    sizes = [sum(len(y) for _, y in b) for b in (job.data.test(), job.data.validation())]
+    assert sizes[0] != sizes[1]
+    assert [found["test"]["1"], found["validation"]["1"]] == sizes
 
 
 def test_sampling_says_the_error_by_draws(finished):

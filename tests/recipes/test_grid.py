@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from points import SHORT, finished, point
+from points import SHORT, WHOLE, finished, point
 
 from vibnet.errors import ArtefactError, ConfigError
 from vibnet.recipes.catalog import recipe
@@ -109,3 +109,80 @@ def test_a_record_of_a_recipe_that_has_changed_since_is_not_taken_for_its_own(
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ArtefactError, match=f"when digits-mlp had other {named}. Take its folder"):
         done(one, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"ratios": None}, "TypeError"),
+        ({"ratios": {"r_W": 1.0, "macs": 5}}, "KeyError"),
+        ({"validation": {}}, "KeyError"),
+        ({"test": {"small": float("nan"), "dense": 1.0}}, "test is nan"),
+        ({"test": {"small": True, "dense": 1.0}}, "test is True"),
+        ({"test": {"small": "1.0", "dense": 1.0}}, "test is '1.0'"),
+        ({"before": {"weights": None}}, "before is None"),
+        ({"timing": {"cpu_seconds": float("inf")}}, "timing is inf"),
+        ({"sites": [{"name": "fc1", "after": "3"}]}, "sites fc1 is '3'"),
+        ({"settings": None}, "settings"),
+        ({"notes": []}, "notes"),
+    ],
+)
+def test_a_record_whose_figures_are_none_is_damaged(change, named, tmp_path):
+    finished(tmp_path)
+    assert done(point(), tmp_path) is not None
+    path = tmp_path / "a" / RUN
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ArtefactError, match=r"truncated or no record .*Take its folder") as found:
+        done(point(), tmp_path)
+    assert named in str(found.value)
+    for name in change:
+        path.write_text(json.dumps({k: v for k, v in WHOLE.items() if k != name}))
+        with pytest.raises(ArtefactError, match=name):
+            done(point(), tmp_path)
+
+
+@pytest.mark.parametrize("test", [None, {}, {"1": None}, float("nan"), "2"])
+def test_a_control_whose_figures_are_none_is_damaged(test, tmp_path):
+    control = point("c", control="scratch", of="a")
+    claim([control], tmp_path)
+    good = {"done": True, "control": True, "test": {"1": 2.0, "8": 1.5}}
+    (tmp_path / "c" / RUN).write_text(json.dumps(good))
+    assert done(control, tmp_path) == good
+    (tmp_path / "c" / RUN).write_text(json.dumps(good | {"test": test}))
+    with pytest.raises(ArtefactError, match=r"truncated or no record"):
+        done(control, tmp_path)
+
+
+def test_a_control_of_another_run_than_the_one_there_is_refused(tmp_path):
+    control = point("c", control="scratch", of="a")
+    claim([point(), control], tmp_path)
+    make(point(), tmp_path)
+    make(control, tmp_path)
+    record = json.loads((tmp_path / "a" / RUN).read_text())
+    assert done(control, tmp_path)["weights_sha256"] == record["weights_sha256"]
+    (tmp_path / "a" / RUN).write_text(json.dumps(record | {"weights_sha256": "0" * 64}))
+    with pytest.raises(ArtefactError, match=r"from another run than a is now. Take its folder"):
+        done(control, tmp_path)
+    assert list(over([point(), control], tmp_path)) == ["a"]
+    (tmp_path / "a" / RUN).unlink()
+    assert done(control, tmp_path) is not None  # said where the run is looked at
+
+
+def test_a_run_that_another_process_has_just_made_is_over(tmp_path, monkeypatch):
+    def late(*_args, **_options):
+        finished(tmp_path)
+        raise ConfigError("holds a run")
+
+    monkeypatch.setitem(make.__globals__, "run", late)
+    claim([point(), point("b")], tmp_path)
+    make(point(), tmp_path)
+    assert done(point(), tmp_path) is not None
+    with pytest.raises(ConfigError, match="holds a run"):
+        make(point("b"), tmp_path)
+
+
+def test_the_folder_of_one_run_is_no_folder_of_many(tmp_path):
+    (tmp_path / RUN).write_text("{}")
+    with pytest.raises(ConfigError, match=r"is the folder of one run. Name another"):
+        claim([point()], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [RUN]

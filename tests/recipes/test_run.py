@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 import vibnet
 from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import recipe
-from vibnet.recipes.run import fingerprint_of_weights, job, run
+from vibnet.recipes.run import _budget, fingerprint_of_weights, job, run
 from vibnet.report import read as read_record
 from vibnet.report import write_page
 from vibnet.train.evaluate import validate
@@ -222,6 +223,16 @@ def test_what_a_budget_allowed_and_what_came_of_it_is_written_down(tmp_path):
     assert body["budget"]["reached"] == body["validation"]["small"] > 0.1
     assert body["budget"]["met"] is False
     assert "the dense model has" in body["warnings"][0]
+
+
+def test_a_budget_is_met_up_to_its_limit_and_not_above():
+    for kind in ("error", "macs"):
+        fitted = SimpleNamespace(budget={"kind": kind, "limit": 200}, small=object())
+        outcome = []
+        for reached in (199, 200, 201):
+            cost = SimpleNamespace(macs=reached, weights=1, peak_memory=1)
+            outcome.append(_budget(fitted, cost, reached, None)["met"])
+        assert outcome == [True, True, False], kind
 
 
 def test_an_error_is_kept_on_held_out_images_only():

@@ -69,6 +69,11 @@ def test_what_is_not_there_is_named():
         points(table("table1"), ["twin-l1"], [0], {"budget": ""})
     with pytest.raises(ConfigError, match=r"seed must be a number of 64 bits"):
         points(table("table1"), ["vibnet"], [0, 2**64], {})
+    with pytest.raises(ConfigError, match=r"'nonsense' is not a kind"):
+        points(table("table1"), ["vibnet"], [0], {"budget": "nonsense"})
+    with pytest.raises(ConfigError, match=r"error=2 is kept on held-out images"):
+        points(table("table1"), ["vibnet"], [0], {"budget": "error=2"})
+    assert points(table("table1"), ["vibnet"], [0], {"budget": "error=2"}, final=False)
     with pytest.raises(ConfigError, match=r"no setting 'gama'"):
         points(table("table1"), ["vibnet"], [0], {"gama": "1"})
 
@@ -96,6 +101,28 @@ def test_a_run_and_a_control_have_the_same_figures():
 def test_a_network_reaches_a_row_in_every_printed_figure_at_once(r_w, r_n, error, good):
     found = {"r_W": r_w, "macs": 99.0, "r_N": r_n, "test": error}  # no multiply-adds in print
     assert reaches(found, PRINTED) is good
+
+
+def test_multiply_adds_are_rounded_as_they_are_printed():
+    row = table("table2").published["VIBNet"]
+    good = {"r_W": 0.83, "macs": 0.0944, "r_N": 15.5, "test": 1.0}
+    assert reaches(good, row)
+    assert not reaches(good | {"macs": 0.0946}, row)
+
+
+def test_a_control_whose_run_is_gone_stands_in_no_row():
+    bodies = {
+        MAIN: {0: run(3.0, 1.5)},
+        "scratch": {0: control(30, 1.8), 1: control(40, 2.0)},
+        "magnitude": {1: control(40, 2.0)},
+        "sampled": {0: {"control": True, "test": {"1": 2.0}}, 1: {"test": {"1": 9.0}}},
+        "twin-l1": {1: run(3.0, 1.9)},
+    }
+    rows = result(table("table1"), bodies)["rows"]
+    assert list(rows) == [MAIN, "scratch", "sampled", "twin-l1"]
+    assert (rows["scratch"]["seeds"], rows["scratch"]["test"]["n"]) == ([0], 1)
+    assert (rows["sampled"]["seeds"], rows["sampled"]["draws"]["1"]["mean"]) == ([0], 2.0)
+    assert "twin-l1" in result(table("table1"), {"twin-l1": bodies["twin-l1"]})["rows"]
 
 
 def test_a_result_holds_means_what_reaches_and_only_rows_that_were_run():

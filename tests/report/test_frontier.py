@@ -58,7 +58,11 @@ def test_a_record_that_is_none_is_refused(tmp_path):
     (tmp_path / RECORD).write_text("{")
     with pytest.raises(ArtefactError, match=r"truncated or no JSON"):
         read_frontier(tmp_path)
-    for other in ("[]", '{"schema": "vibnet.run", "version": 1}'):
+    strange = (
+        '{"schema": "vibnet.run", "version": 1}',
+        '{"schema": "vibnet.frontier", "version": 2}',
+    )
+    for other in ("[]", *strange):
         (tmp_path / RECORD).write_text(other)
         with pytest.raises(ArtefactError, match=r"no vibnet.frontier of version 1"):
             read_frontier(tmp_path)
@@ -69,3 +73,14 @@ def test_a_record_that_is_none_is_refused(tmp_path):
 def test_numbers_are_written_with_the_digits_they_need():
     assert text(cell([0.1234, 0.2])) == "0.162 ± 0.054 [0.123, 0.200]"
     assert short(cell([120.4])) == "120 ± 0"
+    assert short(cell([100.0])) == "100 ± 0"
+    assert short(cell([99.99])) == "99.99 ± 0.00"
+    assert short(cell([1.0])) == "1.00 ± 0.00"
+    assert short(cell([0.999])) == "0.999 ± 0.000"
+
+
+def test_one_point_without_held_out_images_makes_it_a_page_of_test_errors(tmp_path):
+    names = ("r_W", "macs", "r_N", "test")
+    rows = [*body()["rows"], row(3e-5, (2.0, 0.1, 10.0, 3.25), names=names)]
+    page = write_frontier(tmp_path, body(rows=rows)).read_text()
+    assert "do not choose by them" in page

@@ -39,6 +39,9 @@ def test_the_text_holds_printed_rows_ours_and_what_reaches():
     assert about.endswith("the mean does")
     assert "- 8 draws at test, n = 2: 1.38 ± 0.18 [1.25, 1.50] %" in lines
     assert "- sampled *: draws" in lines
+    extra = BODY["rows"] | {"tuned": BODY["rows"]["vibnet"] | {"extra": True}}
+    starred = markdown(BODY | {"rows": extra}).splitlines()
+    assert any(line.startswith("| tuned * | 2 |") for line in starred)
     columns = {line.count("|") for line in lines if line.startswith("|")}
     assert columns == {8}
 
@@ -63,7 +66,9 @@ def test_it_goes_between_its_marks_and_nothing_else_changes(tmp_path):
 def test_a_document_without_a_place_is_left_alone(tmp_path):
     document = tmp_path / "results.md"
     marks = "<!-- table9 --><!-- end table9 -->"
-    for text in ("", "<!-- table9 -->", marks + marks):
+    turned = "<!-- end table9 --> <!-- table9 -->"
+    both = f"<!-- end table9 --> {marks}"
+    for text in ("", "<!-- table9 -->", marks + marks, turned, both):
         document.write_text(text)
         with pytest.raises(ArtefactError, match=r"has no place for table9"):
             put_into(document, BODY)
