@@ -108,3 +108,9 @@ def test_runs_are_on_all_training_images_unless_said(toy, monkeypatch, tmp_path)
     assert commands[0] == "vibnet reproduce toy --seeds 0,1,2,3,4"
     assert commands[1] == f"{commands[0]} --held-out"
     assert [jobs for _, _, jobs, _, _ in seen] == [os.cpu_count(), 7]  # a process a core
+
+
+def test_only_folders_of_rows_tell_of_former_seeds(toy, tmp_path):
+    for name in ("vibnet,seed=3", "dense,seed=12", "mine,seed=5", "vibnet,seed=x", "vibnet,seed=²"):
+        (tmp_path / name).mkdir()
+    assert reproduce._seeds_in(tmp_path, toy) == {3, 12}

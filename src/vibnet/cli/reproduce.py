@@ -76,7 +76,7 @@ def reproduce(
     every = [point for of_row in runs.values() for point in of_row]
     failures = follow(every, folder, jobs or os.cpu_count() or 1, threads, command)
     rows_of = [n for n, e in of.entries.items() if not set(e.changes) & set(wanted)]
-    all_rows = points(rows_of, sorted({*asked, *_seeds_in(folder)}))
+    all_rows = points(rows_of, sorted({*asked, *_seeds_in(folder, of)}))
     body = _result(of, all_rows, folder)
     if body["rows"]:
         body["command"] = command
@@ -90,10 +90,11 @@ def reproduce(
         raise typer.Exit(2)
 
 
-def _seeds_in(folder: Path) -> set[int]:
+def _seeds_in(folder: Path, of: tables.Table) -> set[int]:
     """The seeds that former calls have run there."""
-    written = (path.name.rpartition(",seed=")[2] for path in folder.glob("*,seed=*"))
-    return {int(seed) for seed in written if seed.isdecimal() and seed.isascii()}
+    names = (path.name.rpartition(",seed=") for path in folder.glob("*,seed=*"))
+    written = {seed for row, _, seed in names if row in of.entries}
+    return {int(seed) for seed in written if seed.isascii() and seed.isdecimal()}
 
 
 def _result(of: tables.Table, runs: dict[str, list[Point]], folder: Path) -> dict[str, Any]:

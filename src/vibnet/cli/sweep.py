@@ -15,7 +15,7 @@ from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import recipe as recipe_of
 from vibnet.recipes.grid import Point, over
 from vibnet.recipes.summary import FIGURES, summary
-from vibnet.report.frontier import short, write_frontier
+from vibnet.report.frontier import brief, short, write_frontier
 from vibnet.report.render import check_extra
 
 Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time, a process each.")]
@@ -73,14 +73,8 @@ def _point(
     download: bool,
 ) -> Point:
     changes = {**wanted, "gamma": repr(gamma), "seed": str(seed)}
-    name = f"gamma={_written(gamma)},seed={seed}"
+    name = f"gamma={brief(gamma)},seed={seed}"
     return Point(name, recipe, changes, final=final, device=device, download=download)
-
-
-def _written(gamma: float) -> str:
-    """A gamma as a name: short, and no other's."""
-    brief = f"{gamma:g}"
-    return brief if float(brief) == gamma else repr(gamma)
 
 
 def _others(like: Point, folder: Path) -> list[Point]:
@@ -154,7 +148,7 @@ def _finish(recipe: str, points: list[Point], folder: Path, command: str) -> Non
     say.line()
     say.table(
         ("gamma", "runs", *(heads.get(n, f"{n} (%)") for n in shown)),
-        ([_written(row["gamma"]), str(row["n"]), *(short(row[n]) for n in shown)] for row in rows),
+        ([brief(row["gamma"]), str(row["n"]), *(short(row[n]) for n in shown)] for row in rows),
         range(len(shown) + 2),
     )
     say.line(f"\nfrontier:    {page}")

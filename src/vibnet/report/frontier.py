@@ -70,7 +70,7 @@ def _content(body: dict[str, Any]) -> dict[str, Any]:
         "chart": charts.frontier(points, body["published"]),
         "rows": [
             {
-                "gamma": f"{row['gamma']:.8g}",
+                "gamma": brief(row["gamma"]),
                 "n": row["n"],
                 "cells": [text(row[name]) for name in shown],
             }
@@ -87,6 +87,16 @@ def text(cell: dict[str, Any]) -> str:
     """
     low, high = (f"{cell[name]:.{_digits(cell)}f}" for name in ("best", "worst"))
     return f"{short(cell)} [{low}, {high}]"
+
+
+def brief(value: float) -> str:
+    """A number as short as it can be and still be no other.
+
+    >>> brief(1e-4), brief(1.2345678e-3)
+    ('0.0001', '0.0012345678')
+    """
+    text = f"{value:g}"
+    return text if float(text) == value else repr(value)
 
 
 def short(cell: dict[str, Any]) -> str:
