@@ -97,6 +97,8 @@ def test_a_moment_is_laid_out_as_its_parameter_and_a_number_is_left():
     moment = torch.randn(4, 3, 2, 2)
     assert like(moment, parameter).stride() == parameter.stride()
     assert torch.equal(like(moment, parameter), moment)
+    gray = torch.empty(4, 1, 2, 2, memory_format=torch.channels_last)
+    assert like(torch.randn(4, 1, 2, 2), gray).stride() == gray.stride() == (4, 1, 2, 1)
     count = torch.tensor(3.0)
     assert like(count, parameter) is count
 
@@ -107,6 +109,7 @@ def test_a_weight_of_one_channel_is_laid_out_by_its_strides():
     found = put_channels_last(model)
     assert strides(model)["0.weight"] == (9, 1, 3, 1)
     assert strides(model)["1.weight"] == (8, 1, 4, 2, 1)
+    assert strides(model)["2.weight"] == (4, 1, 4, 4)
     assert layout(model[0](torch.randn(2, 1, 5, 5))) is torch.channels_last
     put_back(model, found)
     assert strides(model) == before
