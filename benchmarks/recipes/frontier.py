@@ -58,16 +58,19 @@ def least(points: dict[str, list[dict[str, float]]], table: Table) -> list[str]:
             for run in runs
             if run["test"] < wanted + half
         ]
-        if not good:
-            lines.append(f"- {name}: no point has a mean error that rounds to {wanted:g} %")
-            continue
-        best, point, error = min(good, key=lambda each: each[0]["mean"])
-        run, unit = min(single), UNITS[size]
-        lines.append(
-            f"- {name}: {best['mean']:.3g} {unit} in the mean of {best['n']} ({point}, error "
-            f"{error['mean']:.2f} ± {error['spread']:.2f} %); the least of a single run "
-            f"{run[0]:.3g} {unit} at {run[1]:.2f} %; in print {printed[place]:g} {unit}"
-        )
+        unit, parts = UNITS[size], [f"in print {printed[place]:g} {UNITS[size]}"]
+        if good:
+            best, point, error = min(good, key=lambda each: each[0]["mean"])
+            parts.append(
+                f"{best['mean']:.3g} {unit} in the mean of {best['n']} ({point}, error "
+                f"{error['mean']:.2f} ± {error['spread']:.2f} %)"
+            )
+        else:
+            parts.append("no point's mean error")
+        if single:
+            run = min(single)
+            parts.append(f"the least of a single run {run[0]:.3g} {unit} at {run[1]:.2f} %")
+        lines.append(f"- {name}: {'; '.join(parts)}")
     return lines
 
 
