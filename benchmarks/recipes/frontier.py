@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vibnet.recipes.summary import FIGURES, cell
-from vibnet.recipes.tables import MAIN, OURS, ROUNDING, TABLES, Table
+from vibnet.recipes.tables import MAIN, OURS, ROUNDING, TABLES, Table, at_most
 from vibnet.report import charts
 from vibnet.report.frontier import read_frontier, text
 from vibnet.report.tables import COLUMNS, check_place
@@ -51,12 +51,12 @@ def least(points: dict[str, list[dict[str, float]]], table: Table) -> list[str]:
             (cell([run[size] for run in runs]), point, cell([run["test"] for run in runs]))
             for point, runs in points.items()
         ]
-        good = [each for each in means if each[2]["mean"] < wanted + half]
+        good = [each for each in means if at_most(each[2]["mean"], wanted, half)]
         single = [
             (run[size], run["test"])
             for runs in points.values()
             for run in runs
-            if run["test"] < wanted + half
+            if at_most(run["test"], wanted, half)
         ]
         unit, parts = UNITS[size], [f"in print {printed[place]:g} {UNITS[size]}"]
         if good:

@@ -94,7 +94,8 @@ def test_a_run_and_a_control_have_the_same_figures():
         (3.594, 16.98, 1.64, True),  # they print as 3.59 and 1.6
         (3.6, 16.98, 1.6, False),
         (3.59, 16.99, 1.6, False),
-        (3.59, 16.98, 1.66, False),
+        (3.59, 16.98, 1.65, False),
+        (3.595, 16.98, 1.6, False),
         (0.1, 0.1, 0.1, True),
     ],
 )

@@ -15,6 +15,7 @@ from vibnet.recipes.summary import cell
 
 MAIN, OURS = "vibnet", "VIBNet"
 ROUNDING = (0.005, 0.0005, 0.005, 0.05)  # half of the last printed digit
+_EXACT = 1e-9  # 1.6 + 0.05 is a little more than 1.65
 
 
 @dataclass(frozen=True)
@@ -193,11 +194,20 @@ def structure(body: Mapping[str, Any]) -> str:
     return "-".join(str(site["after"]) for site in body["sites"])
 
 
+def at_most(value: float, printed: float, half: float) -> bool:
+    """Whether a value would be printed as that or less. `half`: of the last printed digit.
+
+    >>> at_most(1.64, 1.6, 0.05), at_most(1.65, 1.6, 0.05)
+    (True, False)
+    """
+    return value < printed + half - _EXACT
+
+
 def reaches(found: Mapping[str, float], row: Row) -> bool:
     """Whether one network is at least as good as a printed row in every figure, rounded as it."""
     values = found["r_W"], found["macs"], found["r_N"], found["test"]
     return all(
-        wanted is None or value < wanted + half
+        wanted is None or at_most(value, wanted, half)
         for value, wanted, half in zip(values, row, ROUNDING, strict=True)
     )
 
