@@ -1,6 +1,6 @@
 """Put the frontiers of both tables into docs/tables.md: error against size, and the least sizes.
 
-    vibnet sweep table1-vibnet --final --gammas 1e-4,2e-4,3e-4 --seeds 0,1 --out runs/frontier1
+    vibnet sweep table1-vibnet --final --gammas 1.2e-4,3e-4 --out runs/frontier1
     python benchmarks/recipes/keep.py frontier1 runs/frontier1
     python benchmarks/recipes/frontier.py
 
@@ -14,7 +14,7 @@ from typing import Any
 from vibnet.recipes.summary import FIGURES, cell
 from vibnet.recipes.tables import MAIN, OURS, ROUNDING, TABLES, Table, at_most
 from vibnet.report import charts
-from vibnet.report.frontier import read_frontier, text
+from vibnet.report.frontier import brief, read_frontier, text
 from vibnet.report.tables import COLUMNS, check_place
 
 RESULTS = Path(__file__).parent / "results"
@@ -24,6 +24,11 @@ UNITS = {"r_W": "%", "macs": "M", "r_N": "%"}
 LARGER = {"table1": "lenet300-mnist", "table2": "lenet5-mnist"}  # recipes of the same networks
 
 
+def mark(table: Table) -> str:
+    """Of its frontier: the folder among the results, and the place in the page."""
+    return table.name.replace("table", "frontier")
+
+
 def settings(table: Table) -> dict[str, list[dict[str, float]]]:
     """The runs of every point by its name: a larger recipe, the sweep, and the table's own row."""
     larger = LARGER[table.name]
@@ -31,8 +36,8 @@ def settings(table: Table) -> dict[str, list[dict[str, float]]]:
     bodies = [json.loads(path.read_text()) for path in records]
     names = (*SIZES, "test")
     found = {f"recipe {larger}": [{n: FIGURES[n](body) for n in names} for body in bodies]}
-    sweep = read_frontier(RESULTS / table.name.replace("table", "frontier"))
-    found |= {f"gamma {row['gamma']:g}": row["runs"] for row in sweep["rows"]}
+    sweep = read_frontier(RESULTS / mark(table))
+    found |= {f"gamma {brief(row['gamma'])}": row["runs"] for row in sweep["rows"]}
     rows = json.loads((RESULTS / table.name / f"{table.name}.json").read_text())["rows"]
     found["the row vibnet"] = list(rows[MAIN]["runs"].values())
     return found
@@ -97,8 +102,7 @@ def section(table: Table) -> str:
 def main() -> None:
     """Write the sections between their marks."""
     for table in TABLES.values():
-        mark = table.name.replace("table", "frontier")
-        before, _, after = check_place(PAGE, mark)
+        before, _, after = check_place(PAGE, mark(table))
         PAGE.write_text(f"{before}\n\n{section(table)}\n\n{after}")
 
 

@@ -12,6 +12,7 @@ import typer
 from vibnet.analysis.experiments import EXPERIMENTS
 from vibnet.cli import say
 from vibnet.errors import ArtefactError, ConfigError
+from vibnet.report.extra import check_extra
 from vibnet.report.information import TITLE
 from vibnet.report.information import document as document_of
 from vibnet.surgery.files import write
@@ -66,13 +67,7 @@ def information(
 
 def _check(document: Path, folder: Path) -> None:
     """Refuse to write over what is not ours, before the work."""
-    try:
-        import matplotlib as _matplotlib  # noqa: F401 - its figures come last
-    except ImportError as error:
-        raise ConfigError(
-            "information: matplotlib is not installed. Install the extra: "
-            "pip install 'vibnet[report]'."
-        ) from error
+    check_extra("information", "matplotlib")  # its figures come last
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"information: {folder}, the place of its results, is a file.")
     if document.is_dir():

@@ -15,8 +15,9 @@ from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import recipe as recipe_of
 from vibnet.recipes.grid import Point, over
 from vibnet.recipes.summary import FIGURES, summary
+from vibnet.report.extra import check_extra
 from vibnet.report.frontier import brief, short, write_frontier
-from vibnet.report.render import check_extra
+from vibnet.report.render import NEEDED
 
 Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time, a process each.")]
 Seeds = Annotated[str, typer.Option(metavar="N,N...", help="Every point is run with each.")]
@@ -41,7 +42,7 @@ def sweep(
     """
     if recipe is None:
         raise ConfigError("sweep: name a recipe; `vibnet recipes` lists them.")
-    check_extra()  # what the page at the end needs
+    check_extra("report", *NEEDED)  # what the page at the end needs
     wanted = given.changes(changes or [])
     for name in ("gamma", "seed", "budget"):
         if name in wanted:

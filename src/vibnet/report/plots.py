@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vibnet.errors import ConfigError
+from vibnet.report.extra import check_extra
 
 COLOURS = ("#2563a8", "#c2571a", "#2f7d4f", "#7a4fa3", "#8a6d1d")
 
@@ -17,15 +17,11 @@ def figure(path: Path, columns: int = 1, width: float = 3.4) -> Iterator[list[An
     Raises:
         ConfigError: the extra `report` is not installed.
     """
-    try:
-        import matplotlib as mpl
-        from cycler import cycler
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(
-            f"figures: {error.name} is not installed. Install the extra: "
-            f"pip install 'vibnet[report]'."
-        ) from error
+    check_extra("figures", "matplotlib")
+    import matplotlib as mpl
+    from cycler import cycler
+    from matplotlib.figure import Figure
+
     style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": path.stem,

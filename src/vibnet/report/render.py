@@ -3,24 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from vibnet.errors import ArtefactError, ConfigError
+from vibnet.errors import ArtefactError
+from vibnet.report.extra import check_extra
 from vibnet.report.rows import duration, number
 
-
-def check_extra() -> None:
-    """Refuse to go on without what pages are made with.
-
-    Raises:
-        ConfigError: the extra `report` is not installed.
-    """
-    try:
-        import jinja2 as _jinja2  # noqa: F401 - looked for
-        import matplotlib as _matplotlib  # noqa: F401 - said here, not from inside a chart
-    except ImportError as error:
-        raise ConfigError(
-            f"report: {error.name} is not installed. Install the extra: "
-            f"pip install 'vibnet[report]'."
-        ) from error
+NEEDED = "jinja2", "matplotlib"  # of the extra
 
 
 def render(template: str, content: Callable[[], dict[str, Any]], where: str) -> str:
@@ -35,7 +22,7 @@ def render(template: str, content: Callable[[], dict[str, Any]], where: str) -> 
         ConfigError: the extra `report` is not installed.
         ArtefactError: a record has wrong fields.
     """
-    check_extra()
+    check_extra("report", *NEEDED)
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from jinja2.exceptions import UndefinedError
 
