@@ -61,6 +61,21 @@ def test_a_layer_is_plain_again_and_keeps_parameters_and_hooks():
     torch.testing.assert_close(plain(x), x @ weight.T + plain.bias)
 
 
+def test_a_layer_made_whole_answers_the_same_and_is_plain():
+    torch.manual_seed(0)
+    layer, x = selected().double(), torch.randn(2, 7, 5, dtype=torch.float64)
+    layer.weight.requires_grad_(False)
+    before, weight = layer(x), layer.weight
+    whole = layer.whole()
+    assert whole is layer
+    assert type(whole) is nn.Linear
+    assert (whole.in_features, tuple(whole.weight.shape)) == (5, (2, 5))
+    assert not whole.weight.requires_grad
+    assert whole.weight is not weight
+    assert set(whole.state_dict()) == {"weight", "bias"}
+    torch.testing.assert_close(whole(x), before, rtol=0, atol=1e-15)
+
+
 def test_what_has_been_picked_already_is_not_picked_again():
     layer, x = selected(), torch.randn(2, 5)
     assert torch.equal(layer(layer.pick(x), picked=True), layer(x))

@@ -111,6 +111,14 @@ def test_multiply_adds_are_rounded_as_they_are_printed():
     assert not reaches(good | {"macs": 0.0946}, row)
 
 
+def test_a_control_that_counted_its_neurons_has_a_share_of_its_own():
+    main = run(3.0, 1.5)
+    main["before"]["neurons"] = 50
+    found = figures(control(40, 2.0) | {"neurons": 10}, main)
+    assert found["r_N"] == 20.0
+    assert figures(control(40, 2.0), main)["r_N"] == main["ratios"]["r_N"] != 20.0
+
+
 def test_a_control_whose_run_is_gone_stands_in_no_row():
     bodies = {
         MAIN: {0: run(3.0, 1.5)},

@@ -48,12 +48,24 @@ class SelectedLinear(nn.Linear):
         self.__class__ = nn.Linear  # type: ignore[assignment]  # what `of` did, undone
         return self
 
+    def whole(self) -> nn.Linear:
+        """Make it a plain linear layer of the same answers, zero where it picks nothing, in place.
+
+        Its weight is another one then, of shape ``(out_features, given)``.
+        """
+        weight = self.weight.detach()
+        wide = weight.new_zeros(len(weight), self.given).index_copy(1, self.index, weight)
+        self.weight = nn.Parameter(wide, self.weight.requires_grad)
+        self.in_features = self.given
+        return self.plain()
+
     def pick(self, given: Tensor) -> Tensor:
         """The features that are read, of those given."""
         if given.shape[-1] != self.given:
             raise ValueError(
                 f"this layer picks {len(self.index)} of {self.given} features, but is given "
-                f"{given.shape[-1]}. Give what the layer had before it was cut."
+                f"{given.shape[-1]}. Give what the layer had before it was cut, or name it in "
+                f"features to cut what it reads."
             )
         return torch.index_select(given, -1, self.index)
 

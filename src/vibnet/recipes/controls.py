@@ -17,7 +17,7 @@ from vibnet.surgery.attach import attach
 from vibnet.surgery.gated import Gated
 from vibnet.surgery.prune import prune
 from vibnet.train.evaluate import call, validate
-from vibnet.train.loop import Fit
+from vibnet.train.loop import Fit, fit
 from vibnet.train.phases import optimizer
 from vibnet.train.schedule import rate
 from vibnet.train.shrink import shrink
@@ -142,6 +142,18 @@ def _largest(gated: Gated, wanted: dict[str, int]) -> Mask:
     return kept
 
 
+def second_round(job: Job, fitted: Fit) -> nn.Module:
+    """The small network, gated anew, trained with gates for as many epochs, and cut again.
+
+    At the run's own gamma, not to its budget, which the small network keeps already.
+    """
+    changed = {"seed": job.settings.seed + RENEWED, "dense_epochs": 0, "budget": ""}
+    settings = job.settings.replaced(**changed)
+    small = _small(fitted)
+    again = fit(small, job.data, job.objective, settings, options=job.options)
+    return _small(again).eval()
+
+
 def sampled(job: Job, fitted: Fit, batches: Iterable[tuple[Any, Any]], draws: int) -> float:
     """The error, in percent, of the mean of the class probabilities over draws of the noise.
 
@@ -177,6 +189,7 @@ CONTROLS: dict[str, Callable[[Job, Fit], nn.Module]] = {
     "tuned": tuned,
     "tuned-with-noise": tuned_with_noise,
     "magnitude": magnitude,
+    "second-round": second_round,
 }
 
 
@@ -189,7 +202,7 @@ def control(name: str, job: Job, fitted: Fit) -> dict[str, Any]:
         fitted: what it gave.
 
     Returns:
-        Errors on test and validation, and the weights and multiply-adds; for "sampled" the errors
+        Errors on test and validation, weights, multiply-adds and neurons; for "sampled" the errors
         by the number of draws.
 
     Raises:
@@ -207,10 +220,13 @@ def control(name: str, job: Job, fitted: Fit) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.settings.seed)
         model = CONTROLS[name](job, fitted)
-    cost = measure(model, job.data.example)
+    assert fitted.report is not None
+    plan = fitted.report.plan
+    cost = measure(model, job.data.example, inputs=plan.inputs, features=plan.features)
     return {
         "test": validate(model, job.data.test(), job.objective),
         "validation": validate(model, job.data.validation(), job.objective),
         "weights": cost.weights,
         "macs": cost.macs,
+        "neurons": cost.neurons,
     }

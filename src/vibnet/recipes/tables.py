@@ -70,6 +70,8 @@ def _entries(size: str) -> dict[str, Entry]:
         ),
         "magnitude": Entry("the dense network cut to the same widths by magnitude, trained on",
                            control="magnitude"),
+        "second-round": Entry("its network gated anew, trained and cut a second time",
+                              control="second-round", extra=True),
         "sampled": Entry("the mean of 1, 8 and 32 draws at test", control="sampled", extra=True),
         "vibnet-steered": Entry(f"the recipe, steered to {size} of the weights", budget),
         "twin-l1": Entry(f"{twin} {size}, |mu|", budget, {"method": "twin-l1"}),
@@ -180,11 +182,14 @@ def figures(body: Mapping[str, Any], main: Mapping[str, Any]) -> dict[str, float
     if "weights" not in body:
         return None
     before = main["before"]
-    whole = body["weights"] == before["weights"]
+    if "neurons" in body:
+        share = 100.0 * body["neurons"] / before["neurons"]
+    else:  # of the widths that the run left, or of all
+        share = 100.0 if body["weights"] == before["weights"] else main["ratios"]["r_N"]
     return {
         "r_W": 100.0 * body["weights"] / before["weights"],
         "macs": body["macs"] / 1e6,
-        "r_N": 100.0 if whole else main["ratios"]["r_N"],
+        "r_N": share,
         "test": body["test"],
     }
 

@@ -14,6 +14,7 @@ from vibnet.graph.sites.numbers import stated
 from vibnet.graph.sites.stock import replace_in, replaceable, with_free_heads
 from vibnet.graph.sites.structure import fingerprint
 from vibnet.graph.trial.cut import select, state_sizes
+from vibnet.layers import SelectedLinear
 from vibnet.surgery import depth, pretrained
 from vibnet.surgery.files import PLAN, body_of, path_of, weights_of
 from vibnet.surgery.plan import Plan
@@ -84,10 +85,13 @@ def filled(
         )
     depth.check(whole, body["constants"])
     tensors = read(folder, body)
+    picking = [n for n, m in whole.named_modules() if isinstance(m, SelectedLinear)]
     selected = [n for n in body["selected"] if type(_linear(whole, n)) is nn.Linear]
+    plain = [n for n in picking if n not in body["selected"]]
     aliases: dict[str, str] = body["aliases"]
     buffers = {name for name, _ in whole.named_buffers()} & set(body["buffers"])
     expected = {*whole.state_dict(), *buffers, *(f"{name}.index" for name in selected)}
+    expected -= {f"{name}.index" for name in plain}
     expected = depth.renamed(expected, body["constants"])
     if expected != {*tensors, *aliases} or not set(aliases.values()) <= set(tensors):
         raise ArtefactError(f"load: the weights in {folder} do not have the names of the model's.")
@@ -101,6 +105,12 @@ def filled(
     for name in selected:
         layer = _linear(model, name)
         select(layer, [], body["given"].get(name, layer.in_features))
+    for name in picking:
+        layer = _linear(model, name)
+        if name in plain:
+            select(layer, None, layer.in_features)
+        elif isinstance(layer, SelectedLinear):
+            layer.given = body["given"].get(name, layer.given)
     _fill(model, state, body)
     state_numbers(model, {**body["numbers"], **body["eps"]})
     return model

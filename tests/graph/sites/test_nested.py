@@ -250,16 +250,6 @@ def test_what_cannot_be_nested_is_refused_by_name(model, example, options, messa
         attach(model(), example, **options)
 
 
-def test_inputs_that_are_picked_already_are_not_cut_again_and_that_is_said():
-    gated = attach(LeNet300100(), IMAGE, inputs=True)
-    with torch.no_grad():
-        gated.gate("inputs").log_var[:700] = 9.0
-    small, _ = prune(gated)
-    with pytest.raises(NoSitesError, match=r"fc1 of LeNet300100 picks what it reads by index"):
-        attach(small, IMAGE, inputs=True)
-    assert attach(small, IMAGE).sites[0].name == "fc1"
-
-
 class Joined(nn.Module):
     """One layer reads the channels of two convolutions, flattened."""
 

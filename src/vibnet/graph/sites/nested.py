@@ -130,7 +130,7 @@ def _readers_of_inputs(engine: Labeller, traces: Sequence[Trace], model: nn.Modu
     if not found and picked:
         raise NoSitesError(
             f"inputs=True, but {', '.join(picked)} of {type(model).__name__} picks what it reads "
-            f"by index already, and that is not cut a second time. Leave inputs out."
+            f"by an index out of order, or shares its weight. Leave inputs out."
         )
     if not found:
         raise NoSitesError(

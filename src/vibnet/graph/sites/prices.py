@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,9 +25,20 @@ def price(graph: Graph, engine: Labeller, traces: Sequence[Trace]) -> Graph:
     if it alone went; `memory` adds the numbers of its map to those of its weights.
     """
     maps, uses = _maps(engine, traces[-1])
+    sites = [replace(s, costs=_written(s, maps)) for s in graph.sites]
+    stored = {name for name, _ in traces[-1].model.named_parameters()}
+    return counted(replace(graph, sites=sites, uses=uses), stored)
+
+
+def counted(graph: Graph, stored: Collection[str]) -> Graph:
+    """The graph with what its parameters say of the costs of a unit, at the widths it has.
+
+    Args:
+        graph: with `uses`, and the maps of its sites in their costs.
+        stored: names of the model's parameters.
+    """
     sizes = {k: math.prod(len(u) for u in dims) for k, dims in graph.parameters.items()}
     shares: dict[str, np.ndarray] = {name: np.zeros(graph.total) for name in ("params", "macs")}
-    stored = {name for name, _ in traces[-1].model.named_parameters()}
     for name, dims in graph.parameters.items():
         if name not in stored:
             continue
@@ -39,10 +50,9 @@ def price(graph: Graph, engine: Labeller, traces: Sequence[Trace]) -> Graph:
             each = np.bincount(own - first) / len(units) * sizes[name]
             near = slice(first, first + len(each))
             shares["params"][near] += each
-            shares["macs"][near] += each * uses.get(name, 0.0)
-    sites = [replace(s, costs=_costs(s, maps, shares)) for s in graph.sites]
-    priced = replace(graph, sites=sites, uses=uses)
-    return replace(priced, cuttable=cuttable(priced))
+            shares["macs"][near] += each * graph.uses.get(name, 0.0)
+    sites = [replace(s, costs={**s.costs, **_counted(s, shares)}) for s in graph.sites]
+    return replace(graph, sites=sites, cuttable=cuttable(graph))
 
 
 def totals(graph: Graph, kept: Mask) -> tuple[int, int]:
@@ -89,21 +99,18 @@ def cuttable(graph: Graph) -> dict[str, float]:
     return {name: 1 - left / whole if whole else 0.0 for name, left, whole in pairs}
 
 
-def _costs(
-    site: Site, maps: dict[str, tuple[int, ...]], shares: dict[str, np.ndarray]
-) -> dict[str, float]:
+def _written(site: Site, maps: dict[str, tuple[int, ...]]) -> dict[str, float]:
+    """The costs that the maps of its writers tell."""
     names = () if site.nested else (n for w in site.writers for n in (w, f"{w}.weight"))
     largest = max((maps.get(n, ()) for n in names), key=math.prod, default=())
+    width = float(largest[-1]) if largest else 1.0
+    return {"uniform": 1.0, "width": width, "area": float(math.prod(largest))}
+
+
+def _counted(site: Site, shares: dict[str, np.ndarray]) -> dict[str, float]:
+    """The costs that parameters tell."""
     params, macs = (float(shares[name][site.units].mean()) for name in ("params", "macs"))
-    area = float(math.prod(largest))
-    return {
-        "uniform": 1.0,
-        "width": float(largest[-1]) if largest else 1.0,
-        "area": area,
-        "macs": macs,
-        "params": params,
-        "memory": params + area,
-    }
+    return {"macs": macs, "params": params, "memory": params + site.costs["area"]}
 
 
 def _maps(engine: Labeller, trace: Trace) -> tuple[dict[str, tuple[int, ...]], dict[str, float]]:

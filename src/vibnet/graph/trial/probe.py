@@ -26,7 +26,7 @@ from vibnet.graph.sites.sites import build
 from vibnet.graph.sites.stock import explained, refuse_nested
 from vibnet.graph.sites.structure import NO_REQUEST, Graph, Request, Site
 from vibnet.graph.sites.unread import unread
-from vibnet.graph.trial import steps
+from vibnet.graph.trial import picked, steps
 from vibnet.graph.trial.compare import PLACED, alike, different, failure, places, remedy
 from vibnet.graph.trial.culprits import Complaint, culprits
 from vibnet.graph.trial.cut import cut, shape_only, take
@@ -232,6 +232,13 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
         CaptureError: the model does not run on the example.
         NoSitesError: single features or inputs cannot be cut where asked.
     """
+    names = picked.asked(model, request)
+    while names:
+        graph = followed(picked.whole(model, names), example, request, batch)[0]
+        with_site = [n for n in names if n in {nested.module for nested in graph.nested}]
+        if with_site == names:
+            return picked.narrowed(graph, model, names)
+        names = with_site
     return followed(model, example, request, batch)[0]
 
 
