@@ -10,6 +10,8 @@ from vibnet.recipes.published import LENET300
 
 SHORT = ("--set", "dense_epochs=1", "--set", "gate_epochs=3", "--set", "gate_lr=0.1")
 
+ROWS = ["vibnet", "dense", "scratch", "sampled", "twin-l1"]
+
 
 @pytest.fixture
 def toy(monkeypatch):
@@ -24,12 +26,15 @@ def test_a_table_is_run_written_down_put_into_a_document_and_gone_on_with(toy, t
     out, document = tmp_path / "out", tmp_path / "results.md"
     document.write_text("# R\n<!-- toy --><!-- end toy -->\n")
     words = ("reproduce", "toy", *SHORT, "--out", out, "--seeds", "0", "--document", document)
-    first = vibnet(*words, "--rows", "sampled,scratch,twin-l1", "--jobs", "2")
+    first = vibnet(*words, "--rows", "sampled,scratch,twin-l1,dense", "--jobs", "2")
     assert first.exit_code == 0, first.output
     names = {path.name for path in out.iterdir() if path.is_dir()}
-    assert names == {f"{row},seed=0" for row in ("vibnet", "sampled", "scratch", "twin-l1")}
+    assert names == {f"{row},seed=0" for row in ROWS}
     body = json.loads((out / "toy.json").read_text())
-    assert list(body["rows"]) == ["vibnet", "scratch", "sampled", "twin-l1"]
+    assert list(body["rows"]) == ROWS
+    dense = body["rows"]["dense"]
+    assert (dense["r_W"]["mean"], dense["r_N"]["mean"]) == (100.0, 100.0)
+    assert dense["structures"] == {"0": "300-100"}
     run = json.loads((out / "vibnet,seed=0" / "run.json").read_text())
     assert body["rows"]["vibnet"]["test"]["mean"] == run["test"]["small"]
     assert body["rows"]["scratch"]["r_W"]["mean"] == pytest.approx(run["ratios"]["r_W"])
@@ -50,7 +55,7 @@ def test_a_table_is_run_written_down_put_into_a_document_and_gone_on_with(toy, t
     assert broken.exit_code == 2
     assert "truncated or no record" in broken.stderr
     left = json.loads((out / "toy.json").read_text())["rows"]
-    assert list(left) == ["vibnet", "twin-l1"]  # a control says nothing without its run
+    assert list(left) == ["vibnet", "dense", "twin-l1"]  # a control says nothing without its run
     assert left["vibnet"]["seeds"] == [1]
 
 

@@ -52,8 +52,7 @@ def test_every_control_is_of_the_runs_widths_and_leaves_the_run_alone(name, fini
     assert job.data.opened == opened + 1
     assert torch.equal(torch.get_rng_state(), random)
     assert before == [fingerprint_of_weights(m) for m in (job.model, fitted.small, fitted.gated)]
-    model = fitted.dense if name == "dense" else fitted.small
-    cost = vibnet.measure(model, job.data.example)
+    cost = vibnet.measure(fitted.small, job.data.example)
     sizes = cost.weights, cost.macs, cost.neurons
     assert (found["weights"], found["macs"], found["neurons"]) == sizes
     assert same(found, control(name, job, fitted))
@@ -64,7 +63,6 @@ def test_controls_take_as_many_epochs_as_they_say(finished):
     job, fitted = finished
     whole = job.settings.dense_epochs + job.settings.gate_epochs
     for name, epochs in (
-        ("dense", range(whole)),
         ("scratch", range(whole)),
         ("tuned", [whole]),
         ("tuned-with-noise", [whole]),
@@ -241,7 +239,7 @@ def test_sampling_says_the_error_by_draws(finished):
 
 def test_what_is_not_there_is_refused_by_name(finished):
     job, fitted = finished
-    with pytest.raises(ConfigError, match=r"no control 'x'. There are: dense, scratch, tuned"):
+    with pytest.raises(ConfigError, match=r"no control 'x'. There are: scratch, tuned"):
         control("x", job, fitted)
     with pytest.raises(ConfigError, match="needs a run that is over"):
         control("scratch", job, fit(mlp(), Toy(), None, SHORT, seconds=0))

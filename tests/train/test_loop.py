@@ -41,6 +41,14 @@ def test_nothing_that_was_given_is_changed():
     assert not any(m.training for m in done.dense.modules())
 
 
+def test_without_an_epoch_with_gates_the_small_model_is_the_dense_one():
+    fitted = fit(mlp(norm=True), Toy(), None, dataclasses.replace(SHORT, gate_epochs=0))
+    assert {r.phase for r in fitted.history} == {"dense"}
+    assert fitted.report.unchanged
+    x = Toy().x
+    assert torch.equal(fitted.small(x), fitted.dense(x))
+
+
 def test_the_seed_is_the_run():
     a, b, c = (fit(mlp(), Toy(), None, dataclasses.replace(SHORT, seed=s)) for s in (0, 0, 1))
     assert told(a) == told(b)

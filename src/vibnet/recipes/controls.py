@@ -64,11 +64,6 @@ def _tuning(job: Job) -> int:
     return job.settings.tune_epochs or max(1, job.settings.gate_epochs // 10)
 
 
-def dense(job: Job, _fitted: Fit) -> nn.Module:
-    """The dense network, trained as long as the whole run."""
-    return trained(copy.deepcopy(job.model), job, _epochs(job), job.settings.lr)
-
-
 def scratch(job: Job, fitted: Fit) -> nn.Module:
     """The small network's shape from new weights, trained as long as the whole run."""
     model = copy.deepcopy(_small(fitted))
@@ -184,7 +179,6 @@ def _small(fitted: Fit) -> nn.Module:
 
 
 CONTROLS: dict[str, Callable[[Job, Fit], nn.Module]] = {
-    "dense": dense,
     "scratch": scratch,
     "tuned": tuned,
     "tuned-with-noise": tuned_with_noise,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vibnet.config import Settings
 from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import recipe
 from vibnet.recipes.grid import Point
@@ -28,6 +29,7 @@ class Entry:
         options: of `vibnet.attach` that do.
         control: of `vibnet.recipes.controls`, made from every run of `vibnet`; "" for runs.
         extra: beside the conventional protocol: never in the headline.
+        dense: without gates: the epochs of the whole run on the dense network, under a cosine.
     """
 
     about: str
@@ -35,6 +37,7 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
     control: str = ""
     extra: bool = False
+    dense: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def _entries(size: str) -> dict[str, Entry]:
     twin = "the deterministic twin (eq. 16), steered to"
     return {
         MAIN: Entry("the recipe"),
-        "dense": Entry("the dense network, as many epochs", control="dense"),
+        "dense": Entry("the dense network, as many epochs", dense=True),
         "scratch": Entry("the small shape from new weights, as many epochs", control="scratch"),
         "tuned": Entry("tuned after the cut, without noise", control="tuned", extra=True),
         "tuned-with-noise": Entry(
@@ -144,6 +147,8 @@ def points(
                 f"the setting."
             )
         settings = {**changes, **entry.changes}
+        if entry.dense:
+            settings |= _without_gates(recipe(of.recipe).settings.replaced(**changes))
         for seed in seeds:
             check_settings(recipe(of.recipe).settings.replaced(**settings, seed=str(seed)), final)
         out[row] = [
@@ -161,6 +166,13 @@ def points(
             for seed in seeds
         ]
     return out
+
+
+def _without_gates(settings: Settings) -> dict[str, str]:
+    """What makes a run one of the dense network alone, as long as the whole."""
+    epochs = settings.dense_epochs + settings.gate_epochs + settings.tune_epochs
+    made = {"dense_epochs": epochs, "gate_epochs": 0, "tune_epochs": 0}
+    return {name: str(n) for name, n in made.items()} | {"dense_schedule": "cosine", "budget": ""}
 
 
 def figures(body: Mapping[str, Any], main: Mapping[str, Any]) -> dict[str, float] | None:
@@ -182,10 +194,9 @@ def figures(body: Mapping[str, Any], main: Mapping[str, Any]) -> dict[str, float
     if "weights" not in body:
         return None
     before = main["before"]
+    share = main["ratios"]["r_N"]  # of the widths that the run left, unless others were counted
     if "neurons" in body:
         share = 100.0 * body["neurons"] / before["neurons"]
-    else:  # of the widths that the run left, or of all
-        share = 100.0 if body["weights"] == before["weights"] else main["ratios"]["r_N"]
     return {
         "r_W": 100.0 * body["weights"] / before["weights"],
         "macs": body["macs"] / 1e6,

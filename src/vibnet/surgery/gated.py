@@ -135,6 +135,12 @@ class Gated(nn.Module):
             wanted[site.units] &= site.name not in self.shut
         return self.legal(wanted)
 
+    def open(self) -> None:
+        """Multipliers of exactly one: the answers of the model without gates."""
+        with torch.no_grad():
+            for _, gate in self.all_gates():
+                gate.mu.fill_(1.0)
+
     def settle(self, shut: Collection[str]) -> None:
         """Keep all units that there are now, whatever becomes of their scores.
 

@@ -114,6 +114,8 @@ class State:
         if self.phase == "dense":
             self.dense = copy.deepcopy(self.result)
             gated = attach(self.result, self.example, **self.options)
+            if not self.settings.gate_epochs:
+                gated.open()
             self.model, self.phase = gated, "gate"
             self.steer()
             if self.steering is not None:
