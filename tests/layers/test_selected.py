@@ -61,19 +61,19 @@ def test_a_layer_is_plain_again_and_keeps_parameters_and_hooks():
     torch.testing.assert_close(plain(x), x @ weight.T + plain.bias)
 
 
-def test_a_layer_made_whole_answers_the_same_and_is_plain():
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32])
+def test_its_wide_weight_gives_a_plain_layer_of_the_same_answers(kind):
     torch.manual_seed(0)
     layer, x = selected().double(), torch.randn(2, 7, 5, dtype=torch.float64)
+    layer.index = layer.index.to(kind)
+    before = layer(x)
+    assert layer.wide().requires_grad
     layer.weight.requires_grad_(False)
-    before, weight = layer(x), layer.weight
-    whole = layer.whole()
-    assert whole is layer
-    assert type(whole) is nn.Linear
-    assert (whole.in_features, tuple(whole.weight.shape)) == (5, (2, 5))
-    assert not whole.weight.requires_grad
-    assert whole.weight is not weight
-    assert set(whole.state_dict()) == {"weight", "bias"}
-    torch.testing.assert_close(whole(x), before, rtol=0, atol=1e-15)
+    layer.weight = layer.wide()
+    assert not layer.weight.requires_grad
+    plain = layer.plain()
+    assert (plain.in_features, tuple(plain.weight.shape)) == (5, (2, 5))
+    torch.testing.assert_close(plain(x), before, rtol=0, atol=1e-15)
 
 
 def test_what_has_been_picked_already_is_not_picked_again():

@@ -182,10 +182,19 @@ def test_a_second_round_draws_other_noise_than_the_first(monkeypatch, finished):
     assert seen == [(LIGHT.replaced(seed=LIGHT.seed + 10_000, dense_epochs=0), {"a": 1})]
 
 
-def test_neurons_of_a_control_count_inputs_and_features_where_those_of_the_run_did():
-    job, fitted = made(options={"inputs": True})
+def test_a_second_round_of_what_has_nothing_left_to_gate_is_that_network():
+    job, fitted = made(options={"min_units": 16})
+    assert fitted.small[0].out_features < 16
+    model = CONTROLS["second-round"](job, fitted)
+    assert model is not fitted.small
+    assert fingerprint_of_weights(model) == fingerprint_of_weights(fitted.small)
+
+
+@pytest.mark.parametrize("options", [{"inputs": True}, {"features": ["4"]}])
+def test_neurons_of_a_control_count_inputs_and_features_where_those_of_the_run_did(options):
+    job, fitted = made(options=options)
     found = control("tuned", job, fitted)
-    assert found["neurons"] == vibnet.measure(fitted.small, job.data.example, inputs=True).neurons
+    assert found["neurons"] == vibnet.measure(fitted.small, job.data.example, **options).neurons
     assert found["neurons"] > vibnet.measure(fitted.small, job.data.example).neurons
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from vibnet.errors import ConfigError
+from vibnet.recipes.catalog import recipe
 from vibnet.recipes.controls import CONTROLS
 from vibnet.recipes.published import LENET300
 from vibnet.recipes.tables import MAIN, TABLES, figures, points, reaches, result, table
@@ -63,13 +64,16 @@ def test_a_control_brings_the_runs_it_is_made_from():
 def test_the_dense_network_is_a_run_by_itself_as_long_as_the_recipe_with_its_changes():
     (point,) = points(table("table1"), ["dense"], [1], {"gate_epochs": "7", "lr": "1e-2"})["dense"]
     assert (point.control, point.of) == ("", "")
-    settings = point.job().settings
+    settings = recipe(point.recipe).settings.replaced(**point.changes)
     assert (settings.dense_epochs, settings.gate_epochs, settings.tune_epochs) == (57, 0, 0)
     assert (settings.dense_schedule, settings.lr, settings.seed) == ("cosine", 1e-2, 1)
     tuned = {"tune_epochs": "3", "budget": "macs=5%"}
     (point,) = points(table("table2"), ["dense"], [0], tuned)["dense"]
-    assert point.job().settings.dense_epochs == 5 + 120 + 3
-    assert point.job().settings.budget == ""
+    settings = recipe(point.recipe).settings.replaced(**point.changes)
+    assert settings.dense_epochs == 5 + 120 + 3
+    assert settings.budget == ""
+    (point,) = points(table("table2"), ["dense"], [0], {"dense_schedule": "halving"})["dense"]
+    assert point.changes["dense_schedule"] == "halving"
 
 
 def test_what_is_not_there_is_named():

@@ -44,6 +44,7 @@ def test_nothing_that_was_given_is_changed():
 def test_without_an_epoch_with_gates_the_small_model_is_the_dense_one():
     fitted = fit(mlp(norm=True), Toy(), None, dataclasses.replace(SHORT, gate_epochs=0))
     assert {r.phase for r in fitted.history} == {"dense"}
+    assert fitted.warnings == []
     assert fitted.report.unchanged
     x = Toy().x
     assert torch.equal(fitted.small(x), fitted.dense(x))

@@ -44,20 +44,20 @@ class SelectedLinear(nn.Linear):
 
     def plain(self) -> nn.Linear:
         """Make it a plain linear layer again, which reads all that it is given, in place."""
+        self.in_features = self.weight.shape[1]
         del self.index, self.given
         self.__class__ = nn.Linear  # type: ignore[assignment]  # what `of` did, undone
         return self
 
-    def whole(self) -> nn.Linear:
-        """Make it a plain linear layer of the same answers, zero where it picks nothing, in place.
+    def wide(self) -> nn.Parameter:
+        """The weight of a plain linear layer of the same answers, ``(out_features, given)``.
 
-        Its weight is another one then, of shape ``(out_features, given)``.
+        It is zero where this layer picks nothing.
         """
         weight = self.weight.detach()
-        wide = weight.new_zeros(len(weight), self.given).index_copy(1, self.index, weight)
-        self.weight = nn.Parameter(wide, self.weight.requires_grad)
-        self.in_features = self.given
-        return self.plain()
+        index = self.index.to(weight.device, torch.int64)
+        wide = weight.new_zeros(len(weight), self.given).index_copy(1, index, weight)
+        return nn.Parameter(wide, self.weight.requires_grad)
 
     def pick(self, given: Tensor) -> Tensor:
         """The features that are read, of those given."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vibnet.cost import measure
-from vibnet.errors import ConfigError
+from vibnet.errors import ConfigError, NoSitesError
 from vibnet.graph.sites.constraints import Mask
 from vibnet.recipes.run import Job
 from vibnet.surgery.attach import attach
@@ -140,12 +140,16 @@ def _largest(gated: Gated, wanted: dict[str, int]) -> Mask:
 def second_round(job: Job, fitted: Fit) -> nn.Module:
     """The small network, gated anew, trained with gates for as many epochs, and cut again.
 
-    At the run's own gamma, not to its budget, which the small network keeps already.
+    At the run's own gamma, not to its budget, which the small network keeps already. Where nothing
+    of it can be gated any more, it is what it was.
     """
     changed = {"seed": job.settings.seed + RENEWED, "dense_epochs": 0, "budget": ""}
     settings = job.settings.replaced(**changed)
     small = _small(fitted)
-    again = fit(small, job.data, job.objective, settings, options=job.options)
+    try:
+        again = fit(small, job.data, job.objective, settings, options=job.options)
+    except NoSitesError:
+        return copy.deepcopy(small)
     return _small(again).eval()
 
 

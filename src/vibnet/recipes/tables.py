@@ -149,6 +149,7 @@ def points(
         settings = {**changes, **entry.changes}
         if entry.dense:
             settings |= _without_gates(recipe(of.recipe).settings.replaced(**changes))
+            settings.setdefault("dense_schedule", "cosine")
         for seed in seeds:
             check_settings(recipe(of.recipe).settings.replaced(**settings, seed=str(seed)), final)
         out[row] = [
@@ -172,7 +173,7 @@ def _without_gates(settings: Settings) -> dict[str, str]:
     """What makes a run one of the dense network alone, as long as the whole."""
     epochs = settings.dense_epochs + settings.gate_epochs + settings.tune_epochs
     made = {"dense_epochs": epochs, "gate_epochs": 0, "tune_epochs": 0}
-    return {name: str(n) for name, n in made.items()} | {"dense_schedule": "cosine", "budget": ""}
+    return {name: str(n) for name, n in made.items()} | {"budget": ""}
 
 
 def figures(body: Mapping[str, Any], main: Mapping[str, Any]) -> dict[str, float] | None:

@@ -120,7 +120,7 @@ def attach(
     if not chosen:
         raise NoSitesError(_nothing(model, reasons))
     largest = max(s.size for s in chosen)
-    if multiple >= largest:
+    if multiple > 1 and multiple >= largest:
         raise ConfigError(
             f"attach: multiple is {multiple}, but the largest gated site has {largest} units, so "
             f"nothing could be cut. Give a smaller one."

@@ -85,13 +85,21 @@ def filled(
         )
     depth.check(whole, body["constants"])
     tensors = read(folder, body)
-    picking = [n for n, m in whole.named_modules() if isinstance(m, SelectedLinear)]
+    picking = {
+        name: first
+        for name, first in _names(whole).items()
+        if isinstance(whole.get_submodule(name), SelectedLinear)
+        and depth.outside({f"{name}.index": 0}, body["constants"])
+    }
     selected = [n for n in body["selected"] if type(_linear(whole, n)) is nn.Linear]
-    plain = [n for n in picking if n not in body["selected"]]
     aliases: dict[str, str] = body["aliases"]
     buffers = {name for name, _ in whole.named_buffers()} & set(body["buffers"])
-    expected = {*whole.state_dict(), *buffers, *(f"{name}.index" for name in selected)}
-    expected -= {f"{name}.index" for name in plain}
+    expected = {
+        *whole.state_dict(),
+        *buffers,
+        *(f"{n}.index" for n, k in _names(whole).items() if k in selected),
+    }
+    expected -= {f"{n}.index" for n, k in picking.items() if k not in body["selected"]}
     expected = depth.renamed(expected, body["constants"])
     if expected != {*tensors, *aliases} or not set(aliases.values()) <= set(tensors):
         raise ArtefactError(f"load: the weights in {folder} do not have the names of the model's.")
@@ -105,15 +113,21 @@ def filled(
     for name in selected:
         layer = _linear(model, name)
         select(layer, [], body["given"].get(name, layer.in_features))
-    for name in picking:
+    for name in set(picking.values()):
         layer = _linear(model, name)
-        if name in plain:
+        if name not in body["selected"]:
             select(layer, None, layer.in_features)
         elif isinstance(layer, SelectedLinear):
             layer.given = body["given"].get(name, layer.given)
     _fill(model, state, body)
     state_numbers(model, {**body["numbers"], **body["eps"]})
     return model
+
+
+def _names(model: nn.Module) -> dict[str, str]:
+    """The first name of every module, by all its names."""
+    first = {id(m): n for n, m in model.named_modules()}
+    return {n: first[id(m)] for n, m in model.named_modules(remove_duplicate=False)}
 
 
 def _linear(model: nn.Module, name: str) -> nn.Linear:

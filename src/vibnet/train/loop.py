@@ -203,7 +203,7 @@ def _phase(
 ) -> Iterator[Record]:
     """The epochs that are left of a phase."""
     settings, model = state.settings, state.model
-    if isinstance(model, Gated) and state.epoch == 0:
+    if isinstance(model, Gated) and state.epochs and state.epoch == 0:
         steps = max(1, state.epochs * -(-data.steps // settings.accumulate))
         texts = [watch.out_of_reach(model, settings, steps)]
         if state.steering is not None:

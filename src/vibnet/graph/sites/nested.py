@@ -15,6 +15,10 @@ from vibnet.graph.sites.places import Flow, Place, rows
 from vibnet.graph.sites.structure import Graph, Nested, Request, Site
 from vibnet.layers import SelectedLinear
 
+_PICKS = (
+    "picks what it reads by an index whose numbers are not known (on the meta device) or not in "
+    "order, or shares its weight, so it is not cut a second time"
+)
 REORDERS = {"permute", "transpose", "t", "expand"}
 INPUTS = "inputs"
 
@@ -82,6 +86,10 @@ def _check_name(name: str, model: nn.Module) -> None:
     if name not in linear:
         found = dict(model.named_modules()).get(name)
         what = "no module" if found is None else f"a {type(found).__name__}"
+        if type(found) is SelectedLinear:
+            raise NoSitesError(
+                f"features names {name!r} of {type(model).__name__}, which {_PICKS}."
+            )
         raise NoSitesError(
             f"features names {name!r}, which is {what} of {type(model).__name__}, not a plain "
             f"nn.Linear. There are: {', '.join(linear) or 'none'}."
@@ -129,8 +137,8 @@ def _readers_of_inputs(engine: Labeller, traces: Sequence[Trace], model: nn.Modu
     picked = [n for n, m in model.named_modules() if isinstance(m, SelectedLinear)]
     if not found and picked:
         raise NoSitesError(
-            f"inputs=True, but {', '.join(picked)} of {type(model).__name__} picks what it reads "
-            f"by an index out of order, or shares its weight. Leave inputs out."
+            f"inputs=True, but {', '.join(picked)} of {type(model).__name__} {_PICKS}. Leave "
+            f"inputs out."
         )
     if not found:
         raise NoSitesError(

@@ -126,12 +126,14 @@ def replaceable(model: nn.Module) -> list[str]:
 def with_free_heads(model: nn.Module) -> nn.Module:
     """A copy of a model with every stock attention that can be replaced by one of any heads.
 
-    It shares the parameters and buffers that stay as they are.
+    It shares the parameters and buffers that stay as they are. A model in which that has been done
+    already is taken as it is.
 
     Raises:
         NoSitesError: it has none.
     """
-    if not replaceable(model):
+    done = any(isinstance(m, Attention | WindowAttention) for m in model.modules())
+    if not replaceable(model) and not done:
         odd = [f"{name or 'it'}: {why}" for name, why in _odds(model, _found(model)).items()]
         raise NoSitesError(
             f"replace_attention: {type(model).__name__} holds no nn.MultiheadAttention and no "

@@ -92,4 +92,4 @@ def failure(error: Exception, trace: Trace) -> str:
 
 def _short(error: Exception) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:160]
+    return lines[0][:160].removesuffix(".")

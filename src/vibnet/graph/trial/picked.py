@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from vibnet.errors import NoSitesError
+from vibnet.graph.capture.refusals import in_the_way
 from vibnet.graph.capture.shadow import copied
 from vibnet.graph.labels.labels import Array
 from vibnet.graph.sites.prices import counted
@@ -23,7 +23,7 @@ from vibnet.layers import SelectedLinear
 
 def asked(model: nn.Module, request: Request) -> list[str]:
     """The layers that pick, of whose picks some may go: those named, and those of the inputs."""
-    return [
+    found = [
         name
         for name, module in model.named_modules()
         if type(module) is SelectedLinear
@@ -31,6 +31,7 @@ def asked(model: nn.Module, request: Request) -> list[str]:
         and _in_order(module)
         and not _shared(model, module)
     ]
+    return [] if found and in_the_way(model) else found  # the capture says what it is
 
 
 def _in_order(layer: SelectedLinear) -> bool:
@@ -38,30 +39,37 @@ def _in_order(layer: SelectedLinear) -> bool:
     index = layer.index
     if index.device.type == "meta":
         return False
-    ends = torch.tensor([-1, layer.given])
-    return bool((torch.cat([ends[:1], index.cpu(), ends[1:]]).diff() > 0).all())
+    positions = index.cpu().numpy()
+    return bool((np.diff(positions, prepend=-1, append=layer.given) > 0).all())
 
 
 def _shared(model: nn.Module, layer: SelectedLinear) -> bool:
-    """Whether its weight is another layer's too."""
-    holders = {
-        id(module)
+    """Whether its weight is registered elsewhere too."""
+    holders = [
+        (module, leaf)
         for module in model.modules()
-        for value in module._parameters.values()
+        for leaf, value in module._parameters.items()
         if value is layer.weight
-    }
+    ]
     return len(holders) > 1
 
 
 def whole(model: nn.Module, names: Collection[str]) -> nn.Module:
     """A copy in which layers that pick read all they are given; the rest shares its tensors."""
+    layers = [_layer(model, name) for name in names]
     memo: dict[int, Any] = {id(v): v for v in (*model.parameters(), *model.buffers())}
+    # whatever else holds such a weight, a list for one, holds the wide one in the copy
+    memo |= {id(layer.weight): layer.wide() for layer in layers}
     wide = copied(model, memo)
     for name in names:
-        layer = wide.get_submodule(name)
-        assert isinstance(layer, SelectedLinear)
-        layer.whole()
+        _layer(wide, name).plain()
     return wide
+
+
+def _layer(model: nn.Module, name: str) -> SelectedLinear:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, SelectedLinear)
+    return layer
 
 
 def narrowed(graph: Graph, model: nn.Module, names: Collection[str]) -> Graph:
