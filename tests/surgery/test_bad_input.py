@@ -77,6 +77,12 @@ def test_a_multiple_with_which_nothing_goes_is_refused(value):
     assert vibnet.attach(three(), X, multiple=5).multiple == 5
 
 
+def test_a_single_input_is_not_gated_and_that_is_said():
+    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2))
+    with pytest.raises(NoSitesError, match=r"inputs: no legal cut: it has one unit, and one must"):
+        vibnet.attach(model, X[:, :1], inputs=True)
+
+
 def test_more_units_asked_than_any_site_has_is_the_reason_given():
     match = (
         r"no site that can be gated\. 4: it is an output of the model; "

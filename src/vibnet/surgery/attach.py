@@ -120,7 +120,7 @@ def attach(
     if not chosen:
         raise NoSitesError(_nothing(model, reasons))
     largest = max(s.size for s in chosen)
-    if multiple > 1 and multiple >= largest:
+    if multiple >= largest:
         raise ConfigError(
             f"attach: multiple is {multiple}, but the largest gated site has {largest} units, so "
             f"nothing could be cut. Give a smaller one."
@@ -131,7 +131,9 @@ def attach(
 def _why_not(site: Site, min_units: int) -> str:
     """Why a site has no gate whatever is selected, empty if it may have one."""
     small = f"it has {site.size} units, fewer than min_units, {min_units}"
-    return site.reason or site.ungated or (small if site.size < min_units else "")
+    single = site.nested and site.size == 1  # other sites say so themselves
+    alone = "no legal cut: it has one unit, and one must stay" if single else ""
+    return site.reason or site.ungated or alone or (small if site.size < min_units else "")
 
 
 def _priced(sites: list[Site], weights: str | Mapping[str, float | str]) -> list[Site]:

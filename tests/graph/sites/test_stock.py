@@ -63,6 +63,16 @@ def test_replaced_heads_go(need_weights):
     assert gated.graph.request.attention
 
 
+def test_replaced_heads_go_a_second_time():
+    gated = attach(Own(), TOKENS, replace_attention=True)
+    with torch.no_grad():
+        gated.gate("attention.q_proj").log_var[0] = 9.0
+    small, _ = prune(gated)
+    report, again, _ = law_one(small, TOKENS, replace_attention=True)
+    assert report.plan.sizes["attention.q_proj"] == HEADS - 1
+    assert len(again.attention.q_proj.weight) < len(small.attention.q_proj.weight)
+
+
 def test_heads_of_torchs_own_encoder_go():
     report, small, _ = law_one(encoder(), TOKENS, replace_attention=True)
     assert {k for k in report.plan.kept if "q_proj" in k} == {
