@@ -148,8 +148,8 @@ def points(
             )
         settings = {**changes, **entry.changes}
         if entry.dense:
-            settings |= _without_gates(recipe(of.recipe).settings.replaced(**changes))
-            settings.setdefault("dense_schedule", "cosine")
+            alone = _without_gates(recipe(of.recipe).settings.replaced(**changes))
+            settings = {"dense_schedule": "cosine", **settings, **alone}
         for seed in seeds:
             check_settings(recipe(of.recipe).settings.replaced(**settings, seed=str(seed)), final)
         out[row] = [

@@ -85,9 +85,10 @@ def filled(
         )
     depth.check(whole, body["constants"])
     tensors = read(folder, body)
+    names = _names(whole)
     picking = {
         name: first
-        for name, first in _names(whole).items()
+        for name, first in names.items()
         if isinstance(whole.get_submodule(name), SelectedLinear)
         and depth.outside({f"{name}.index": 0}, body["constants"])
     }
@@ -97,7 +98,7 @@ def filled(
     expected = {
         *whole.state_dict(),
         *buffers,
-        *(f"{n}.index" for n, k in _names(whole).items() if k in selected),
+        *(f"{n}.index" for n, k in names.items() if k in selected),
     }
     expected -= {f"{n}.index" for n, k in picking.items() if k not in body["selected"]}
     expected = depth.renamed(expected, body["constants"])

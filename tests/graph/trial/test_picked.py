@@ -54,8 +54,8 @@ def test_what_picks_already_is_gated_and_cut_a_second_time_exactly(kind):
     assert fingerprint_of_weights(small) == before
     assert report.difference < 1e-14
     assert same_answers(gated, again) < 1e-6  # the means have gone into weights of 32 bits
-    fewer = [again.fc1.in_features, again.fc1.out_features]
-    assert fewer < [small.fc1.in_features, small.fc1.out_features]
+    assert again.fc1.in_features < small.fc1.in_features
+    assert again.fc1.out_features < small.fc1.out_features
     assert type(again.fc1) is SelectedLinear
     assert vibnet.measure(again, IMAGE).weights < vibnet.measure(small, IMAGE).weights
 

@@ -72,8 +72,8 @@ def _layer(model: nn.Module, name: str) -> SelectedLinear:
     return layer
 
 
-def narrowed(graph: Graph, model: nn.Module, names: Collection[str]) -> Graph:
-    """The graph of the model itself, from that of its whole copy. `names`: each with its site.
+def narrowed(graph: Graph, model: nn.Module) -> Graph:
+    """The graph of the model itself, from that of its whole copy.
 
     Raises:
         NoSitesError: two layers of one site pick different inputs.

@@ -237,7 +237,7 @@ def analyse(model: nn.Module, example: Any, request: Request = NO_REQUEST, batch
         graph = followed(picked.whole(model, names), example, request, batch)[0]
         with_site = [n for n in names if n in {nested.module for nested in graph.nested}]
         if with_site == names:
-            return picked.narrowed(graph, model, names)
+            return picked.narrowed(graph, model)
         names = with_site
     return followed(model, example, request, batch)[0]
 
