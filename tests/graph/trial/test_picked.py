@@ -231,6 +231,25 @@ def test_a_weight_with_another_use_is_seen_behind_a_list():
         vibnet.attach(Held(), X, features=["f"])
 
 
+class Tied(nn.Module):
+    """A layer whose weight is a table's too."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.out, self.table = nn.Linear(3, 6), nn.Linear(6, 2), nn.Embedding(6, 3)
+        SelectedLinear.of(self.f, torch.tensor([1, 2, 6]), 8)
+        self.table.weight = self.f.weight
+
+    def forward(self, x):
+        return self.out(torch.relu(self.f(x))) + self.table(torch.tensor([4])).sum()
+
+
+@pytest.mark.parametrize("options", [{"inputs": True}, {"features": ["f"]}])
+def test_a_weight_that_is_a_table_s_too_is_not_made_whole(options):
+    with pytest.raises(NoSitesError, match=r"or shares its weight, so it"):
+        vibnet.attach(Tied(), X, **options)
+
+
 def picking():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
