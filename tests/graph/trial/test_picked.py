@@ -312,6 +312,23 @@ def test_a_layer_that_picked_and_is_a_constant_now_is_loaded(tmp_path):
     assert torch.equal(vibnet.load(tmp_path / "out", small)(X), again(X))
 
 
+def test_a_layer_that_picks_goes_with_its_branch_as_a_plain_one_does(tmp_path):
+    torch.manual_seed(0)
+    options = {"features": ["a"], "remove_branches": True}
+    gated = vibnet.attach(Branch(), X, **options)
+    shut(gated, {"a:features": [0, 3]})
+    small, _ = vibnet.prune(gated)
+    for model in (Branch(), small):
+        gated = vibnet.attach(model, X, **options)
+        shut(gated, {"a": range(6)})
+        cut, report = vibnet.prune(gated)
+        assert {"a", "b"} == {*vibnet.surgery.prune.report_of(cut).constants}
+        assert sum(p.numel() for p in cut.parameters()) == 63 + 7 + 16
+        assert report.difference < 1e-14
+    vibnet.save(cut, tmp_path / "out")
+    assert torch.equal(vibnet.load(tmp_path / "out", small)(X), cut(X))
+
+
 def test_a_layer_of_two_names_is_loaded_after_each_cut(tmp_path):
     def twice():
         model = Branch()

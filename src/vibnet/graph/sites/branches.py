@@ -13,8 +13,9 @@ from vibnet.graph.capture.trace import Trace
 from vibnet.graph.sites.constraints import NOTHING_NESTED, EqualBlocks, Mask, Nesting, legal
 from vibnet.graph.sites.paths import NO_BRANCHES, Branches, paths
 from vibnet.graph.sites.structure import Graph, Site
+from vibnet.layers import SelectedLinear
 
-SAME = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d  # and what computes as they do
+SAME = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, SelectedLinear  # and what computes as they do
 TOLD = {  # what a class may say of itself and compute as before
     *("__init__", "__module__", "__doc__", "__annotations__", "__qualname__", "__constants__"),
     *("__repr__", "extra_repr", "reset_parameters", "__firstlineno__", "__static_attributes__"),
@@ -189,7 +190,7 @@ def several_names(model: nn.Module) -> set[str]:
 
 
 def stock(module: nn.Module) -> bool:
-    """Whether a layer computes as torch's linear layer or convolution, or transformers' Conv1D."""
+    """Whether a layer is torch's linear layer or convolution, our own, or transformers' Conv1D."""
     conv1d = type(module).__name__ == "Conv1D" and getattr(module, "nf", None) is not None
     return (conv1d and _unpatched(module)) or any(computes_as(module, kind) for kind in SAME)
 
