@@ -5,7 +5,8 @@ import typer
 
 from vibnet.cli import follow as module
 from vibnet.cli.follow import follow
-from vibnet.recipes.grid import Point
+from vibnet.errors import ConfigError
+from vibnet.recipes.grid import Point, claim
 
 POINTS = [Point("a", "digits-mlp"), Point("b", "digits-mlp", control="sampled", of="a")]
 RUN = {
@@ -35,11 +36,20 @@ def test_a_line_for_every_run_and_what_failed(monkeypatch, capsys, tmp_path):
     assert "b: it broke" in said.err
 
 
+def test_a_folder_of_something_else_is_refused_before_a_word(capsys, tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="nothing is overwritten"):
+        follow(POINTS, tmp_path, 2, 1, "vibnet x")
+    assert not capsys.readouterr().out
+    assert [path.name for path in tmp_path.rglob("*")] == ["b", "mine.txt"]
+
+
 def test_what_was_there_already_tells_nothing_of_the_time_that_is_left(
     monkeypatch, capsys, tmp_path
 ):
     points = [Point(name, "digits-mlp") for name in "abc"]
-    (tmp_path / "a").mkdir()
+    claim(points, tmp_path)
     (tmp_path / "a" / "run.json").write_text("{}")
     monkeypatch.setattr(module, "done", lambda *_: RUN)
     clock = iter([0.0, 1.0, 600.0, 601.0])

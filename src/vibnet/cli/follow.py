@@ -9,12 +9,17 @@ from typing import Any
 import typer
 
 from vibnet.cli import say
-from vibnet.recipes.grid import RUN, Point, done
+from vibnet.recipes.grid import RUN, Point, claim, done
 from vibnet.recipes.workers import run_all
 
 
 def follow(points: list[Point], folder: Path, jobs: int, threads: int, command: str) -> int:
-    """Make all points with a line for each; how many failed. `command`: without the folder."""
+    """Make all points with a line for each; how many failed. `command`: without the folder.
+
+    Raises:
+        ConfigError: the folder holds something else; nothing has been said or written then.
+    """
+    claim(points, folder)
     say.line(f"{len(points)} runs -> {folder}")
     begin, over, made = time.monotonic(), 0, 0
     there = {point.name for point in points if (folder / point.name / RUN).exists()}
