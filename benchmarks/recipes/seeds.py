@@ -36,9 +36,11 @@ def one(name: str, seed: int, final: bool, changes: dict[str, str], work: Path) 
     if target.exists():
         return
     made = job(recipe(name), {**changes, "seed": seed}, final=final)
-    command = f"benchmarks/recipes/seeds.py {name}" + (" --final" if final else "")
+    flags = (" --final" if final else "") + f" --seeds {seed}"
+    sets = "".join(f" --set {key}={value}" for key, value in changes.items())
     out = work / kind / f"seed-{seed}"
-    body = run(made, out, resume=out.exists(), command=f"{command} --seeds {seed}")
+    command = f"benchmarks/recipes/seeds.py {name}{flags}{sets}"
+    body = run(made, out, resume=out.exists(), command=command)
     body["history"] = body["history"][-1:]  # the whole of it is in the run's own folder
     body.pop("snr", None)
     target.parent.mkdir(parents=True, exist_ok=True)

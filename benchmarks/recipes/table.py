@@ -2,11 +2,12 @@
 
 import json
 import math
-import statistics
 from pathlib import Path
 from typing import Any
 
-from vibnet.recipes.summary import FIGURES
+from vibnet.recipes import summary
+from vibnet.recipes.summary import FIGURES, cell
+from vibnet.report.frontier import text
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
@@ -17,15 +18,20 @@ is made by `python benchmarks/recipes/seeds.py`. A cell holds the mean over seed
 deviation, and [best, worst]. `final` runs train on all training images, `held-out` ones keep the
 validation images out. The test set is opened once, after the last epoch. Seconds are wall time of
 the training on the threads named, and depend on the machine and on what else ran on it; seconds of
-the processor do so less. `t1-a`, `t1-b`, `table2-d`, `-h` and `-i` are `table1-vibnet` and
-`table2-vibnet` at other prices, which stand under `options` in their JSON.
+the processor do so less. A run's name says what was changed in its recipe as the recipe was then;
+all settings and prices stand under `settings` and `options` in its JSON. `t1-a`, `t1-b`,
+`table2-d`, `-h` and `-i` are `table1-vibnet` and `table2-vibnet` at other prices; both
+`table2-vibnet,held-out,ema=0.999` rows are of a recipe with prices area, area, 20, 20 and a gate
+rate of 1e-2. Choices were made by the validation error of `held-out` runs, which `final` ones lack.
 
 """
+HELD = "small validation error (%)"
 COLUMNS = {
     "r_W (%)": FIGURES["r_W"],
     "MACs (M)": FIGURES["macs"],
     "r_N (%)": FIGURES["r_N"],
     "dense test error (%)": FIGURES["dense_test"],
+    HELD: FIGURES["validation"],
     "small test error (%)": FIGURES["test"],
     "seconds": lambda run: run["timing"]["seconds"],
     "seconds of the processor": lambda run: run["timing"].get("cpu_seconds", math.nan),
@@ -37,23 +43,16 @@ def runs(kind: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(kind.glob("seed-*.json"))]
 
 
-def cell(values: list[float]) -> str:
-    """Mean, spread, best and worst."""
-    mean, low, high = statistics.mean(values), min(values), max(values)
-    digits = 0 if mean >= 100 else 3 if mean < 1 else 2
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    numbers = (f"{x:.{digits}f}" for x in (mean, spread, low, high))
-    return "{} ± {} [{}, {}]".format(*numbers)
+def cells(values: list[float]) -> str:
+    """Mean, spread, best and worst; of one run its value."""
+    return text(cell(values))
 
 
 def interval(differences: list[float]) -> str:
     """Mean of paired differences with a 95 % interval (Student's t)."""
-    t = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}.get(len(differences))
-    mean = statistics.mean(differences)
-    if t is None:
-        return f"{mean:+.3f} (n = {len(differences)})"
-    half = t * statistics.stdev(differences) / len(differences) ** 0.5
-    return f"{mean:+.3f} ± {half:.3f} (n = {len(differences)})"
+    found = summary.paired(differences)
+    wide = "" if found["half"] is None else f" ± {found['half']:.3f}"
+    return f"{found['mean']:+.3f}{wide} (n = {found['n']})"
 
 
 def paired(kind: Path) -> str:
@@ -70,7 +69,7 @@ def paired(kind: Path) -> str:
         lines.append(f"- {name}: {interval([read(a[s]) - read(b[s]) for s in seeds])}")
     for name in ("seconds", "cpu_seconds"):
         faster = [b[s]["timing"][name] / a[s]["timing"][name] for s in seeds]
-        lines.append(f"- times fewer {name}, whole run: {cell(faster)} (n = {len(seeds)})")
+        lines.append(f"- times fewer {name}, whole run: {cells(faster)} (n = {len(seeds)})")
     lines.append("")
     return "\n".join(lines)
 
@@ -87,7 +86,7 @@ def beside_scratch(kind: Path) -> str:
         [
             f"The same shapes trained from new weights (`scratch.py`), {kind.name}, as many epochs "
             f"in all, test error in percent, paired by seed, 95 % interval:\n",
-            f"- from new weights: {cell(new)}",
+            f"- from new weights: {cells(new)}",
             f"- small less new: {interval([a - b for a, b in zip(small, new, strict=True)])}",
             f"- small less dense: {interval([a - b for a, b in zip(small, dense, strict=True)])}\n",
         ]
@@ -133,12 +132,17 @@ def budgets(kinds: list[Path]) -> str:
 def main() -> None:
     """Write the page."""
     kinds = sorted(path for path in RESULTS.iterdir() if path.is_dir() and runs(path))
-    lines = [HEAD, f"| run | n | {' | '.join(COLUMNS)} | threads |", "| --- " * 10 + "|"]
+    lines = [
+        HEAD,
+        f"| run | n | {' | '.join(COLUMNS)} | threads |",
+        "| --- " * (len(COLUMNS) + 3) + "|",
+    ]
     for kind in kinds:
         found = runs(kind)
-        cells = [cell([read(run) for run in found]) for read in COLUMNS.values()]
+        kept = COLUMNS if kind.name.split(",")[1] == "held-out" else {**COLUMNS, HELD: None}
+        row = [cells([read(run) for run in found]) if read else "" for read in kept.values()]
         threads = sorted({run["host"]["threads"] for run in found})
-        lines.append(f"| {kind.name} | {len(found)} | {' | '.join(cells)} | {threads} |")
+        lines.append(f"| {kind.name} | {len(found)} | {' | '.join(row)} | {threads} |")
     lines += [
         "",
         *filter(None, (part(kind) for kind in kinds for part in (beside_scratch, paired))),

@@ -85,7 +85,8 @@ def test_what_fails_is_said_and_the_rest_is_drawn(tmp_path, monkeypatch):
     done = swept(tmp_path / "sweep")
     assert done.exit_code == 2
     assert "gamma=0.01,seed=0: TrainingError: no good" in done.stderr
-    assert not (tmp_path / "sweep").exists()  # nothing is over, so there is nothing to draw
+    files = [path for path in (tmp_path / "sweep").rglob("*.*") if path.is_file()]
+    assert {path.name for path in files} == {"point.json"}  # nothing is over: nothing to draw
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

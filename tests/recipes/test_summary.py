@@ -1,6 +1,7 @@
 import pytest
+from scipy import stats
 
-from vibnet.recipes.summary import cell, summary
+from vibnet.recipes.summary import cell, paired, summary
 
 
 def run(seed, r_w, error, held=100):
@@ -37,3 +38,20 @@ def test_figures_are_means_over_seeds():
 
 def test_runs_on_all_images_have_no_validation_figure():
     assert "validation" not in summary([run(0, 3.0, 1.5, held=0)])
+
+
+@pytest.mark.parametrize("n", range(2, 13))
+def test_paired_differences_have_student_s_interval(n):
+    values = [0.1 * k * k - 1 for k in range(n)]
+    found = paired(values)
+    df = min(n, 11) - 1  # beyond eleven the wider interval of eleven
+    half = stats.t.ppf(0.975, df) * stats.sem(values)
+    assert found == {
+        "mean": pytest.approx(sum(values) / n),
+        "half": pytest.approx(half, rel=2e-4),
+        "n": n,
+    }
+
+
+def test_one_pair_has_no_interval():
+    assert paired([0.5]) == {"mean": 0.5, "half": None, "n": 1}

@@ -169,3 +169,25 @@ def test_a_result_holds_means_what_reaches_and_only_rows_that_were_run():
     assert sampled["draws"]["8"]["mean"] == 1.5
     assert sampled["extra"]
     assert body["published"]["VIBNet"] == list(PRINTED)
+
+
+def test_rows_are_compared_seed_by_seed_with_the_row_that_they_stand_beside():
+    bodies = {
+        MAIN: {n: run(3.0, 1.5 + n, seed=n) for n in range(3)},
+        "scratch": {0: control(30, 1.75), 1: control(30, 2.5)},
+        "sampled": {0: {"control": True, "test": {"1": 2.0}}},
+        "vibnet-steered": {1: run(3.0, 2.0, seed=1), 2: run(3.0, 4.0, seed=2)},
+        "twin-l1": {n: run(3.0, 5.0, seed=n) | {"budget": {"live_units_cut": n}} for n in (0, 2)},
+    }
+    rows = result(table("table1"), bodies)["rows"]
+    assert "against" not in rows[MAIN] | rows["sampled"]
+    found = rows["scratch"]["against"]
+    assert (found["row"], found["mean"], found["n"]) == (MAIN, 0.125, 2)
+    assert rows["vibnet-steered"]["against"]["mean"] == 0.0  # -0.5 and 0.5
+    assert rows["twin-l1"]["against"] == {
+        "row": "vibnet-steered", "mean": 1.0, "half": None, "n": 1
+    }  # fmt: skip
+    assert rows["twin-l1"]["live_units_cut"] == {"0": 0, "2": 2}
+    assert "live_units_cut" not in rows[MAIN]
+    del bodies["vibnet-steered"]
+    assert "against" not in result(table("table1"), bodies)["rows"]["twin-l1"]

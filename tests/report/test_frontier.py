@@ -72,11 +72,17 @@ def test_a_record_that_is_none_is_refused(tmp_path):
 
 def test_numbers_are_written_with_the_digits_they_need():
     assert text(cell([0.1234, 0.2])) == "0.162 ± 0.054 [0.123, 0.200]"
-    assert short(cell([120.4])) == "120 ± 0"
-    assert short(cell([100.0])) == "100 ± 0"
-    assert short(cell([99.99])) == "99.99 ± 0.00"
-    assert short(cell([1.0])) == "1.00 ± 0.00"
-    assert short(cell([0.999])) == "0.999 ± 0.000"
+    assert short(cell([120.4] * 2)) == "120 ± 0"
+    assert short(cell([100.0] * 2)) == "100 ± 0"
+    assert short(cell([99.99] * 2)) == "99.99 ± 0.00"
+    assert short(cell([1.0] * 2)) == "1.00 ± 0.00"
+    assert short(cell([0.999] * 2)) == "0.999 ± 0.000"
+    assert short(cell([0.1] * 2)) == "0.100 ± 0.000"
+    assert short(cell([0.0099, 0.0095])) == "0.0097 ± 0.0003"
+
+
+def test_a_single_value_has_no_spread():
+    assert text(cell([1.25])) == short(cell([1.25])) == "1.25"
 
 
 def test_one_point_without_held_out_images_makes_it_a_page_of_test_errors(tmp_path):

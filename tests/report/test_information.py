@@ -39,7 +39,7 @@ def test_the_document_has_a_chapter_for_every_result_and_draws_its_figures(tmp_p
     assert "| 2 | 3 | 4 | 4 | 1 | 2 | 0 | 0.75 |" in text
     assert "| 1 | 0.125 | 0.500 |" in text
     assert "The most seen is rank +0" in text
-    assert "| 4 | without | 50.00 ± 0.00 [50.00, 50.00] |" in text
+    assert "| 4 | without | 50.00 |" in text
     assert "| 2.00 | 4.00 | 5.00 | 0.5 | 1.25 |" in text
     for name in ("rho", "depth", "prices"):
         assert (tmp_path / f"{name}.svg").exists()

@@ -31,7 +31,7 @@ def test_the_text_holds_printed_rows_ours_and_what_reaches():
     lines = markdown(BODY).splitlines()
     assert "| VIBNet, in print | 1 | 3.59 |  | 16.98 | 1.6 | |" in lines
     row = next(line for line in lines if line.startswith("| vibnet"))
-    assert "| 2 | 3.50 ± 0.71 [3.00, 4.00] | 0.015 ± 0.007 [0.010, 0.020] |" in row
+    assert "| 2 | 3.50 ± 0.71 [3.00, 4.00] | 0.0150 ± 0.0071 [0.0100, 0.0200] |" in row
     assert "1.60 ± 0.14 [1.50, 1.70]" in row
     assert row.endswith("| 97-71, 90-70 |")
     about = next(line for line in lines if line.startswith("- vibnet:"))
@@ -44,6 +44,22 @@ def test_the_text_holds_printed_rows_ours_and_what_reaches():
     assert any(line.startswith("| tuned * | 2 |") for line in starred)
     columns = {line.count("|") for line in lines if line.startswith("|")}
     assert columns == {8}
+
+
+def test_a_row_is_compared_with_another_and_says_what_its_last_cut_took():
+    against = {"row": "vibnet", "mean": -0.125, "half": 0.5, "n": 3}
+    compared = BODY["rows"]["vibnet"] | {"against": against, "live_units_cut": {"0": 4, "2": 0}}
+    (line,) = (
+        line
+        for line in markdown(BODY | {"rows": {"twin": compared}}).splitlines()
+        if line.startswith("- twin")
+    )
+    assert line.startswith(
+        "- twin: the recipe. Test error less that of vibnet, paired by seed: -0.12 ± 0.50 points "
+        "(95 % interval, n = 3). Units in use that the last cut took: 4, 0. 1 of 2 seeds"
+    )
+    alone = compared | {"against": against | {"half": None, "n": 1}}
+    assert "-0.12 points (n = 1)" in markdown(BODY | {"rows": {"twin": alone}})
 
 
 def test_it_is_written_as_json_and_text(tmp_path):

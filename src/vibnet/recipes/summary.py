@@ -13,6 +13,23 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "dense_test": lambda run: run["test"]["dense"],
 }
 
+T = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228  # 97.5 % of Student's t
+
+
+def paired(differences: Sequence[float]) -> dict[str, Any]:
+    """Mean of differences between pairs, half of its 95 % interval (Student's t), and how many.
+
+    The half is None for one pair; beyond eleven it is that of eleven, which is wider.
+
+    >>> paired([1.0, 3.0])["mean"], round(paired([1.0, 3.0])["half"], 3)
+    (2.0, 12.706)
+    """
+    n = len(differences)
+    half = None
+    if n > 1:
+        half = T[min(n - 1, len(T)) - 1] * statistics.stdev(differences) / n**0.5
+    return {"mean": statistics.mean(differences), "half": half, "n": n}
+
 
 def cell(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation (of a sample, 0 of one), least, largest, and how many."""

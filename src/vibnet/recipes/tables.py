@@ -12,9 +12,9 @@ from vibnet.recipes.catalog import recipe
 from vibnet.recipes.grid import Point
 from vibnet.recipes.published import LENET5, LENET300, Row
 from vibnet.recipes.run import check_settings
-from vibnet.recipes.summary import cell
+from vibnet.recipes.summary import cell, paired
 
-MAIN, OURS = "vibnet", "VIBNet"
+MAIN, STEERED, OURS = "vibnet", "vibnet-steered", "VIBNet"
 ROUNDING = (0.005, 0.0005, 0.005, 0.05)  # half of the last printed digit
 _EXACT = 1e-9  # 1.6 + 0.05 is a little more than 1.65
 
@@ -30,6 +30,7 @@ class Entry:
         control: of `vibnet.recipes.controls`, made from every run of `vibnet`; "" for runs.
         extra: beside the conventional protocol: never in the headline.
         dense: without gates: the epochs of the whole run on the dense network, under a cosine.
+        against: the row whose errors its own are compared with, seed by seed.
     """
 
     about: str
@@ -38,6 +39,7 @@ class Entry:
     control: str = ""
     extra: bool = False
     dense: bool = False
+    against: str = MAIN
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,11 @@ def _entries(size: str) -> dict[str, Entry]:
         "second-round": Entry("its network gated anew, trained and cut a second time",
                               control="second-round", extra=True),
         "sampled": Entry("the mean of 1, 8 and 32 draws at test", control="sampled", extra=True),
-        "vibnet-steered": Entry(f"the recipe, steered to {size} of the weights", budget),
-        "twin-l1": Entry(f"{twin} {size}, |mu|", budget, {"method": "twin-l1"}),
-        "twin-rho": Entry(f"{twin} {size}, rho of eq. 18", budget, {"method": "twin-rho"}),
+        STEERED: Entry(f"the recipe, steered to {size} of the weights", budget),
+        "twin-l1": Entry(f"{twin} {size}, |mu|", budget, {"method": "twin-l1"},
+                         against=STEERED),
+        "twin-rho": Entry(f"{twin} {size}, rho of eq. 18", budget, {"method": "twin-rho"},
+                          against=STEERED),
         "distilled": Entry("half of the loss from the dense network's answers",
                            {"distil": "0.5"}, extra=True),
     }  # fmt: skip
@@ -229,6 +233,15 @@ def reaches(found: Mapping[str, float], row: Row) -> bool:
     )
 
 
+def _against(
+    each: Mapping[int, Mapping[str, float]], other: str, rows: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How a row's test errors differ from another's, over the seeds that both have."""
+    theirs = rows.get(other, {}).get("runs", {})
+    both = [found["test"] - theirs[str(n)]["test"] for n, found in each.items() if str(n) in theirs]
+    return {"against": {"row": other} | paired(both)} if both else {}
+
+
 def result(of: Table, bodies: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Any]:
     """A table's figures, of finished runs by row and seed; rows without one are left out."""
     mains, printed = bodies.get(MAIN, {}), of.published[OURS]
@@ -249,6 +262,7 @@ def result(of: Table, bodies: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> 
             row["mean_reaches"] = reaches({k: row[k]["mean"] for k in row["runs"][str(min(each))]},
                                           printed)  # fmt: skip
             row["seeds_that_reach"] = sum(reaches(found, printed) for found in each.values())
+            row |= _against(each, entry.against, rows)
         elif runs:
             draws = next(iter(runs.values()))["test"]
             row["draws"] = {n: cell([body["test"][n] for body in runs.values()]) for n in draws}
@@ -258,6 +272,9 @@ def result(of: Table, bodies: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> 
             row["structures"] = {str(seed): structure(body) for seed, body in sorted(runs.items())}
             seconds = [body["timing"]["cpu_seconds"] for body in runs.values()]
             row["cpu_seconds"] = statistics.mean(seconds)
+            cut = {n: body["budget"]["live_units_cut"] for n, body in sorted(runs.items())
+                   if body.get("budget")}  # fmt: skip
+            row |= {"live_units_cut": cut} if cut else {}
         rows[name] = row
     body = {"name": of.name, "about": of.about, "recipe": of.recipe, "rows": rows}
     body["published"] = {name: list(row) for name, row in of.published.items()}

@@ -80,11 +80,13 @@ def _content(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def text(cell: dict[str, Any]) -> str:
-    """Mean ± standard deviation [least, largest].
+    """Mean ± standard deviation [least, largest]; of a single value that value alone.
 
     >>> text({"mean": 1.0, "spread": 0.125, "best": 0.9, "worst": 1.2, "n": 3})
     '1.00 ± 0.12 [0.90, 1.20]'
     """
+    if cell["n"] == 1:
+        return short(cell)
     low, high = (f"{cell[name]:.{_digits(cell)}f}" for name in ("best", "worst"))
     return f"{short(cell)} [{low}, {high}]"
 
@@ -100,9 +102,11 @@ def brief(value: float) -> str:
 
 
 def short(cell: dict[str, Any]) -> str:
-    """Mean ± standard deviation."""
-    return " ± ".join(f"{cell[name]:.{_digits(cell)}f}" for name in ("mean", "spread"))
+    """Mean ± standard deviation; of a single value that value alone."""
+    names = ("mean", "spread") if cell["n"] > 1 else ("mean",)
+    return " ± ".join(f"{cell[name]:.{_digits(cell)}f}" for name in names)
 
 
 def _digits(cell: dict[str, Any]) -> int:
-    return 0 if cell["mean"] >= 100 else 3 if cell["mean"] < 1 else 2
+    mean = cell["mean"]
+    return 0 if mean >= 100 else 2 if mean >= 1 else 3 if mean >= 0.1 else 4

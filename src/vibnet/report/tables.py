@@ -47,20 +47,37 @@ def markdown(body: Mapping[str, Any]) -> str:
     out = [*lines, "", "Rows:", ""]
     for name, row in body["rows"].items():
         star = " *" if row["extra"] else ""
-        out.append(f"- {name}{star}: {row['about']}{_reached(row)}")
+        parts = [row["about"], *_against(row), *_reached(row)]
+        out.append(f"- {name}{star}: {'. '.join(parts)}")
     if sampled:
         out += ["", "Noise at test, its mean over class probabilities:", "", *sampled]
     return "\n".join(out) + "\n"
 
 
-def _reached(row: Mapping[str, Any]) -> str:
+def _against(row: Mapping[str, Any]) -> list[str]:
+    """How its errors differ from another row's, and what the last cut of a budget took."""
+    out = []
+    if found := row.get("against"):
+        wide, what = "", ""
+        if found["half"] is not None:
+            wide, what = f" ± {found['half']:.2f}", "95 % interval, "
+        out.append(
+            f"Test error less that of {found['row']}, paired by seed: {found['mean']:+.2f}{wide} "
+            f"points ({what}n = {found['n']})"
+        )
+    if cut := row.get("live_units_cut"):
+        out.append(f"Units in use that the last cut took: {', '.join(map(str, cut.values()))}")
+    return out
+
+
+def _reached(row: Mapping[str, Any]) -> list[str]:
     if "seeds_that_reach" not in row:
-        return ""
+        return []
     mean = "the mean does" if row["mean_reaches"] else "the mean does not"
-    return (
-        f". {row['seeds_that_reach']} of {row['test']['n']} seeds reach all of VIBNet's printed "
+    return [
+        f"{row['seeds_that_reach']} of {row['test']['n']} seeds reach all of VIBNet's printed "
         f"figures at once, {mean}"
-    )
+    ]
 
 
 def check_place(document: Path, name: str) -> tuple[str, str, str]:
