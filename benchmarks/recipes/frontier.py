@@ -67,14 +67,14 @@ def least(points: dict[str, list[dict[str, float]]], table: Table) -> list[str]:
         if good:
             best, point, error = min(good, key=lambda each: each[0]["mean"])
             parts.append(
-                f"{best['mean']:.3g} {unit} in the mean of {best['n']} ({point}, error "
+                f"{best['mean']:#.3g} {unit} in the mean of {best['n']} ({point}, error "
                 f"{error['mean']:.2f} ± {error['spread']:.2f} %)"
             )
         else:
             parts.append("no point's mean error")
         if single:
             run = min(single)
-            parts.append(f"the least of a single run {run[0]:.3g} {unit} at {run[1]:.2f} %")
+            parts.append(f"the least of a single run {run[0]:#.3g} {unit} at {run[1]:.2f} %")
         lines.append(f"- {name}: {'; '.join(parts)}")
     return lines
 
