@@ -14,7 +14,7 @@ from typing import Any
 from vibnet.recipes.summary import FIGURES, cell
 from vibnet.recipes.tables import MAIN, OURS, ROUNDING, TABLES, Table, at_most
 from vibnet.report import charts
-from vibnet.report.frontier import brief, read_frontier, text
+from vibnet.report.frontier import brief, read_frontier, short, text
 from vibnet.report.tables import COLUMNS, check_place
 
 RESULTS = Path(__file__).parent / "results"
@@ -66,10 +66,8 @@ def least(points: dict[str, list[dict[str, float]]], table: Table) -> list[str]:
         unit, parts = UNITS[size], [f"in print {printed[place]:g} {UNITS[size]}"]
         if good:
             best, point, error = min(good, key=lambda each: each[0]["mean"])
-            parts.append(
-                f"{best['mean']:#.3g} {unit} in the mean of {best['n']} ({point}, error "
-                f"{error['mean']:.2f} ± {error['spread']:.2f} %)"
-            )
+            runs = f"in the mean of {best['n']}" if best["n"] > 1 else "in one run"
+            parts.append(f"{best['mean']:#.3g} {unit} {runs} ({point}, error {short(error)} %)")
         else:
             parts.append("no point's mean error")
         if single:
