@@ -19,7 +19,7 @@ def follow(points: list[Point], folder: Path, jobs: int, threads: int, command: 
     Raises:
         ConfigError: the folder holds something else; nothing has been said or written then.
     """
-    claim(points, folder)
+    claim(points, folder)  # `run_all` does too, for those who call it themselves
     say.line(f"{len(points)} runs -> {folder}")
     begin, over, made = time.monotonic(), 0, 0
     there = {point.name for point in points if (folder / point.name / RUN).exists()}

@@ -13,7 +13,7 @@ FIGURES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "dense_test": lambda run: run["test"]["dense"],
 }
 
-T = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228  # 97.5 % of Student's t
+_T = 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228  # 97.5 % of Student's t
 
 
 def paired(differences: Sequence[float]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def paired(differences: Sequence[float]) -> dict[str, Any]:
     n = len(differences)
     half = None
     if n > 1:
-        half = T[min(n - 1, len(T)) - 1] * statistics.stdev(differences) / n**0.5
+        half = _T[min(n - 1, len(_T)) - 1] * statistics.stdev(differences) / n**0.5
     return {"mean": statistics.mean(differences), "half": half, "n": n}
 
 

@@ -47,7 +47,7 @@ def markdown(body: Mapping[str, Any]) -> str:
     out = [*lines, "", "Rows:", ""]
     for name, row in body["rows"].items():
         star = " *" if row["extra"] else ""
-        parts = [row["about"], *_against(row), *_reached(row)]
+        parts = [row["about"], *_against(row), *_last_cut(row), *_reached(row)]
         out.append(f"- {name}{star}: {'. '.join(parts)}")
     if sampled:
         out += ["", "Noise at test, its mean over class probabilities:", "", *sampled]
@@ -55,19 +55,23 @@ def markdown(body: Mapping[str, Any]) -> str:
 
 
 def _against(row: Mapping[str, Any]) -> list[str]:
-    """How its errors differ from another row's, and what the last cut of a budget took."""
-    out = []
-    if found := row.get("against"):
-        wide, what = "", ""
-        if found["half"] is not None:
-            wide, what = f" ± {found['half']:.2f}", "95 % interval, "
-        out.append(
-            f"Test error less that of {found['row']}, paired by seed: {found['mean']:+.2f}{wide} "
-            f"points ({what}n = {found['n']})"
-        )
-    if cut := row.get("live_units_cut"):
-        out.append(f"Units in use that the last cut took: {', '.join(map(str, cut.values()))}")
-    return out
+    """How its errors differ from another row's."""
+    if (found := row.get("against")) is None:
+        return []
+    wide, what = "", ""
+    if found["half"] is not None:
+        wide, what = f" ± {found['half']:.2f}", "95 % interval, "
+    return [
+        f"Test error less that of {found['row']}, paired by seed: {found['mean']:+.2f}{wide} "
+        f"points ({what}n = {found['n']})"
+    ]
+
+
+def _last_cut(row: Mapping[str, Any]) -> list[str]:
+    """What the cut to a budget took, seed by seed."""
+    if (cut := row.get("live_units_cut")) is None:
+        return []
+    return [f"Units in use that the last cut took: {', '.join(map(str, cut.values()))}"]
 
 
 def _reached(row: Mapping[str, Any]) -> list[str]:

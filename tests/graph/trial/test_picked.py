@@ -298,15 +298,17 @@ class Branch(nn.Module):
         return self.out(h + self.b(torch.relu(self.a(h))))
 
 
+def cut_branch(model, units):
+    """What is left of a branch network when those units are closed."""
+    gated = vibnet.attach(model, X, features=["a"], remove_branches=True)
+    shut(gated, units)
+    return vibnet.prune(gated)
+
+
 def test_a_layer_that_picked_and_is_a_constant_now_is_loaded(tmp_path):
     torch.manual_seed(0)
-    options = {"features": ["a"], "remove_branches": True}
-    gated = vibnet.attach(Branch(), X, **options)
-    shut(gated, {"a:features": [0, 3]})
-    small, _ = vibnet.prune(gated)
-    gated = vibnet.attach(small, X, **options)
-    shut(gated, {"stem": [0, 3], "a": range(6)})
-    again, _ = vibnet.prune(gated)
+    small, _ = cut_branch(Branch(), {"a:features": [0, 3]})
+    again, _ = cut_branch(small, {"stem": [0, 3], "a": range(6)})
     assert "a" in vibnet.surgery.prune.report_of(again).constants
     vibnet.save(again, tmp_path / "out")
     assert torch.equal(vibnet.load(tmp_path / "out", small)(X), again(X))
@@ -314,14 +316,9 @@ def test_a_layer_that_picked_and_is_a_constant_now_is_loaded(tmp_path):
 
 def test_a_layer_that_picks_goes_with_its_branch_as_a_plain_one_does(tmp_path):
     torch.manual_seed(0)
-    options = {"features": ["a"], "remove_branches": True}
-    gated = vibnet.attach(Branch(), X, **options)
-    shut(gated, {"a:features": [0, 3]})
-    small, _ = vibnet.prune(gated)
+    small, _ = cut_branch(Branch(), {"a:features": [0, 3]})
     for model in (Branch(), small):
-        gated = vibnet.attach(model, X, **options)
-        shut(gated, {"a": range(6)})
-        cut, report = vibnet.prune(gated)
+        cut, report = cut_branch(model, {"a": range(6)})
         assert {"a", "b"} == {*vibnet.surgery.prune.report_of(cut).constants}
         assert sum(p.numel() for p in cut.parameters()) == 63 + 7 + 16
         assert report.difference < 1e-14

@@ -190,7 +190,7 @@ def several_names(model: nn.Module) -> set[str]:
 
 
 def stock(module: nn.Module) -> bool:
-    """Whether a layer is torch's linear layer or convolution, our own, or transformers' Conv1D."""
+    """Whether a layer computes as a linear layer or convolution of torch, ours, or a Conv1D."""
     conv1d = type(module).__name__ == "Conv1D" and getattr(module, "nf", None) is not None
     return (conv1d and _unpatched(module)) or any(computes_as(module, kind) for kind in SAME)
 
