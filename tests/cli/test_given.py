@@ -119,6 +119,34 @@ def test_data_that_lack_something_are_named(here):
         given.data(f"{here}:Data")
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (None, {}),
+        ("macs", {"weights": "macs"}),
+        ("fc1:features=8, conv1=area", {"weights": {"fc1:features": 8.0, "conv1": "area"}}),
+        ("a=b=2", {"weights": {"a=b": 2.0}}),
+    ],
+)
+def test_prices_are_a_kind_or_those_of_sites(text, value):
+    assert given.prices(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("fc1=2,", "takes site=price by commas, got ''"),
+        ("fc1=2,fc2", "got 'fc2' in 'fc1=2,fc2'"),
+        ("fc1=", "got 'fc1='"),
+        ("=2", "got '=2'"),
+        ("fc1=2,fc1=3", "names fc1 twice: 2.0 and 3"),
+    ],
+)
+def test_prices_without_their_parts_are_refused(text, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        given.prices(text)
+
+
 def test_a_run_has_one_budget():
     assert given.budget({"macs": "5%", "error": None}, {}) == {"budget": "macs=5%"}
     assert given.budget({"macs": None}, {"budget": "macs=1%"}) == {}

@@ -32,6 +32,9 @@ def test_a_recipe_takes_settings_and_options():
     assert job.settings.batch == 32
     assert job.options == {"weights": "area"}
     assert job.notes["images"]["validation"] == 0
+    priced = Asked("digits-mlp", weights="fc1=2,fc2=area")
+    assert priced.job().options == {"weights": {"fc1": 2.0, "fc2": "area"}}
+    assert shlex.split(priced.command)[-2:] == ["--weights", "fc1=2,fc2=area"]
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,9 @@ def test_a_stop_says_how_to_go_on(tmp_path, monkeypatch, number):
         (("digits-mlp", "--gammas", "1", "--set", "seed=2"), "sweep sets seed itself"),
         (("digits-mlp", "--gammas", "1", "--set", "epochs=2"), "no setting 'epochs'"),
         (("digits-mpl", "--gammas", "1"), "no recipe 'digits-mpl'"),
+        (("digits-mlp", "--gammas", "1", "--weights", "fc1"), "got 'fc1'"),
+        (("digits-mlp", "--gammas", "1", "--weights", "9=2"), "The gated sites are: 1, 3"),
+        (("digits-mlp", "--gammas", "1", "--weights", "1=nan"), "finite numbers >= 0"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_there_is_a_folder(words, said, tmp_path):
@@ -140,3 +143,22 @@ def test_a_point_of_a_sweep_is_the_recipe_with_its_gamma(tmp_path, monkeypatch):
     assert seen[0] == grid.Point(
         "gamma=0.01,seed=7", "digits-mlp", seen[0].changes, final=True, device="cpu"
     )
+
+
+def test_prices_of_sites_are_those_of_every_point_and_of_no_other_sweep(tmp_path, monkeypatch):
+    seen = []
+
+    def record(points, folder, *_words, **_options):
+        grid.claim(points, folder)
+        seen.append(points)
+        return 0
+
+    monkeypatch.setattr(follow, "run_all", record)
+    done = swept(tmp_path / "s", "--weights", "1=2")
+    assert done.exit_code == 0, done.output
+    assert [point.job().options for point in seen[0]] == [{"weights": {"1": 2.0}}] * 2
+    assert "--weights 1=2" in sweeps._command("r", "1", "0", {}, "1=2", False, "cpu")
+    other = swept(tmp_path / "s", "--weights", "1=3")
+    assert other.exit_code == 2
+    assert "weights differ" in other.stderr
+    assert len(seen) == 1

@@ -13,7 +13,7 @@ from torch import nn
 import vibnet
 from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import recipe
-from vibnet.recipes.run import _budget, fingerprint_of_weights, job, run
+from vibnet.recipes.run import _budget, fingerprint_of_weights, job, options_over, run
 from vibnet.report import read as read_record
 from vibnet.report import write_page
 from vibnet.train.evaluate import validate
@@ -131,6 +131,22 @@ def test_a_final_run_trains_on_all_training_images():
     assert job(DIGITS, SMALL).data.sizes == {"train": 1137, "validation": 300}
 
 
+def test_prices_of_sites_replace_those_of_the_same_sites_only():
+    entry = recipe("table2-vibnet")
+    own = entry.options["weights"]
+    with_own = {**own, "conv2": 1.0}
+    assert options_over(entry.options, {"weights": {"conv2": 1.0}})["weights"] == with_own
+    assert entry.options["weights"] is own
+    assert own["conv2"] != 1.0
+    assert options_over(entry.options, {"weights": "area", "inputs": True}) == {
+        **entry.options, "weights": "area", "inputs": True,
+    }  # fmt: skip
+    assert options_over({"weights": "area"}, {"weights": {"a": 1.0}}) == {"weights": {"a": 1.0}}
+    assert options_over(entry.options, {}) == entry.options
+    made = job(recipe("digits-mlp"), options={"weights": {"fc1": 2.0}})
+    assert made.options == {"weights": {"fc1": 2.0}}
+
+
 def test_the_seed_makes_the_network_and_nothing_else_does():
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -174,7 +190,7 @@ def test_a_run_killed_at_twenty_moments_ends_as_the_undisturbed_one(tmp_path):
     report = json.loads((tmp_path / "killed.json").read_text())
     hits = [hit for _, hit, _ in report["hits"]]
     assert len(hits) == 20
-    assert hits.count(None) <= 5, hits  # those that were done before their moment came, twice
+    assert hits.count(None) <= 5, hits  # those that were done before their moment came, four times
     assert hits.count(1) >= 3, hits  # while a checkpoint was written
     assert hits.count(2) >= 1, hits  # while the model shrank
     straight = read(tmp_path / "straight")

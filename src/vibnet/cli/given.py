@@ -33,6 +33,33 @@ def changes(given: Sequence[str]) -> dict[str, str]:
     return out
 
 
+def prices(text: str | None) -> dict[str, Any]:
+    """The option `weights` of `vibnet.attach`: a kind, or prices like `conv1=area,fc1=30`.
+
+    >>> prices("conv1=area,fc1=30")
+    {'weights': {'conv1': 'area', 'fc1': 30.0}}
+
+    Raises:
+        ConfigError: a part without its site or its price, or a site twice.
+    """
+    if text is None:
+        return {}
+    if "=" not in text:
+        return {"weights": text}
+    out: dict[str, float | str] = {}
+    for part in text.split(","):
+        site, _, price = (word.strip() for word in part.rpartition("="))
+        if not site or not price:
+            raise ConfigError(f"--weights takes site=price by commas, got {part!r} in {text!r}.")
+        if site in out:
+            raise ConfigError(f"--weights names {site} twice: {out[site]} and {price}.")
+        try:
+            out[site] = float(price)
+        except ValueError:
+            out[site] = price
+    return {"weights": out}
+
+
 def budget(targets: Mapping[str, str | None], wanted: Mapping[str, str]) -> dict[str, str]:
     """The setting `budget` from the options that name one, by kind.
 

@@ -71,7 +71,7 @@ class Asked:
         out |= {"features": list(self.features)} if self.features else {}
         for flag in ASKED:
             out |= {flag: True} if getattr(self, flag) else {}
-        return out | ({"weights": self.weights} if self.weights else {})
+        return out | given.prices(self.weights)
 
     def job(self) -> Job:
         """The job.
@@ -88,15 +88,14 @@ class Asked:
         if self.recipe is not None:
             if self.data is not None:
                 raise ConfigError("--data goes with --model; a recipe has its own data.")
-            made = recipe_job(
+            return recipe_job(
                 recipe(self.recipe),
                 dict(self.changes),
+                options=self.options,
                 final=self.final,
                 device=device,
                 download=self.download,
             )
-            made.options |= self.options
-            return made
         return self._own(device)
 
     def _own(self, device: str) -> Job:

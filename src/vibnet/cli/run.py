@@ -61,7 +61,11 @@ Branches = Annotated[
     bool, typer.Option("--remove-branches", help="Residual branches may go whole.")
 ]
 Weights = Annotated[
-    str | None, typer.Option(help="Price of a unit: uniform, width, area, macs, params or memory.")
+    str | None,
+    typer.Option(
+        metavar="KIND|SITE=PRICE,...",
+        help="Price of a unit: uniform, width, area, macs, params or memory; or of sites by name.",
+    ),
 ]
 TargetMacs = Annotated[
     str | None, typer.Option(metavar="SIZE", help="At most these multiply-adds: 5% or 115k.")

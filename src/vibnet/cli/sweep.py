@@ -10,7 +10,7 @@ import typer
 
 from vibnet.cli import given, say
 from vibnet.cli.follow import follow
-from vibnet.cli.run import Device, Download, Final, Recipe, Sets
+from vibnet.cli.run import Device, Download, Final, Recipe, Sets, Weights
 from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import recipe as recipe_of
 from vibnet.recipes.grid import Point, over
@@ -18,6 +18,7 @@ from vibnet.recipes.summary import FIGURES, summary
 from vibnet.report.extra import check_extra
 from vibnet.report.frontier import brief, short, write_frontier
 from vibnet.report.render import NEEDED
+from vibnet.train.loop import check
 
 Jobs = Annotated[int, typer.Option(min=1, help="Runs at a time, a process each.")]
 Seeds = Annotated[str, typer.Option(metavar="N,N...", help="Every point is run with each.")]
@@ -29,6 +30,7 @@ def sweep(
     gammas: Annotated[str, typer.Option(metavar="X,X...", help="The gammas, by commas.")] = "",
     seeds: Seeds = "0",
     changes: Sets = None,
+    weights: Weights = None,
     out: Annotated[Path | None, typer.Option(help="By default runs/sweep-<recipe>.")] = None,
     jobs: Jobs = 1,
     threads: Threads = 1,
@@ -49,33 +51,24 @@ def sweep(
             raise ConfigError(f"sweep sets {name} itself: leave --set {name}= out.")
     values = numbers("gammas", gammas)
     chosen = [int(n) for n in numbers("seeds", seeds, whole=True)]
-    points = [
-        _point(recipe, wanted, gamma, seed, final, given.device(device), download)
-        for gamma in values
-        for seed in chosen
-    ]
+    like = Point("", recipe, wanted, given.prices(weights), final, given.device(device), download)
+    points = [_point(like, gamma, seed) for gamma in values for seed in chosen]
     for point in points:  # refused before there is a folder
         recipe_of(recipe).settings.replaced(**point.changes)
+    if weights is not None:
+        first = points[0].job()
+        check(first.model, first.data.example, first.settings, first.options)
     folder = out or Path("runs") / f"sweep-{recipe}"
-    command = _command(recipe, gammas, seeds, wanted, final, device)
+    command = _command(recipe, gammas, seeds, wanted, weights, final, device)
     failures = follow(points, folder, jobs, threads, command)
     _finish(recipe, [*points, *_others(points[0], folder)], folder, command)
     if failures:
         raise typer.Exit(2)
 
 
-def _point(
-    recipe: str,
-    wanted: dict[str, str],
-    gamma: float,
-    seed: int,
-    final: bool,
-    device: str,
-    download: bool,
-) -> Point:
-    changes = {**wanted, "gamma": repr(gamma), "seed": str(seed)}
-    name = f"gamma={brief(gamma)},seed={seed}"
-    return Point(name, recipe, changes, final=final, device=device, download=download)
+def _point(like: Point, gamma: float, seed: int) -> Point:
+    changes = {**like.changes, "gamma": repr(gamma), "seed": str(seed)}
+    return replace(like, name=f"gamma={brief(gamma)},seed={seed}", changes=changes)
 
 
 def _others(like: Point, folder: Path) -> list[Point]:
@@ -111,11 +104,18 @@ def numbers(name: str, written: str, whole: bool = False) -> list[float]:
 
 
 def _command(
-    recipe: str, gammas: str, seeds: str, wanted: dict[str, str], final: bool, device: str
+    recipe: str,
+    gammas: str,
+    seeds: str,
+    wanted: dict[str, str],
+    weights: str | None,
+    final: bool,
+    device: str,
 ) -> str:
     words = ["vibnet", "sweep", recipe, "--gammas", gammas, "--seeds", seeds]
     for name, value in wanted.items():
         words += ["--set", f"{name}={value}"]
+    words += ["--weights", weights] if weights is not None else []
     words += ["--final"] if final else []
     words += ["--device", device] if device != "cpu" else []
     return shlex.join(words)

@@ -11,7 +11,7 @@ from typing import Any
 from vibnet.errors import ArtefactError, ConfigError
 from vibnet.recipes.catalog import recipe
 from vibnet.recipes.controls import control
-from vibnet.recipes.run import Job, fingerprint_of_weights, job, run
+from vibnet.recipes.run import Job, fingerprint_of_weights, job, options_over, run
 from vibnet.recipes.summary import FIGURES
 from vibnet.surgery.files import write
 from vibnet.train.loop import fit
@@ -47,15 +47,14 @@ class Point:
 
     def job(self) -> Job:
         """What is run."""
-        made = job(
+        return job(
             recipe(self.recipe),
             dict(self.changes),
+            options=self.options,
             final=self.final,
             device=self.device,
             download=self.download,
         )
-        made.options |= self.options
-        return made
 
     def identity(self) -> dict[str, Any]:
         """What must be the same when a folder is gone on with, as JSON gives it back."""
@@ -132,7 +131,7 @@ def _others(point: Point, body: dict[str, Any]) -> list[str]:
     """The settings, and the options of attach, that a record has and its recipe no longer."""
     now = recipe(point.recipe)
     settings = dataclasses.asdict(now.settings.replaced(**point.changes))
-    settings |= {"options": {**now.options, **point.options}}
+    settings |= {"options": options_over(now.options, point.options)}
     found = {**body["settings"], **({"options": body["options"]} if "options" in body else {})}
     wanted = json.loads(json.dumps(settings))
     return [name for name, value in found.items() if wanted.get(name, value) != value]

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +54,7 @@ def job(
     recipe: Recipe,
     changes: dict[str, Any] | None = None,
     *,
+    options: Mapping[str, Any] | None = None,
     final: bool = False,
     device: str = "cpu",
     download: bool = False,
@@ -63,6 +64,7 @@ def job(
     Args:
         recipe: of the catalogue.
         changes: settings by name, as values or text.
+        options: of `vibnet.attach`, over those of the recipe: `options_over`.
         final: train on all training images, none held out.
         device: of the model and the images.
         download: fetch a data set that is missing.
@@ -89,7 +91,21 @@ def job(
         "preparation": dataclasses.asdict(recipe.preparation),
         "published": {k: list(v) for k, v in recipe.published.items()},
     }
-    return Job(recipe.name, model, images, settings, options=dict(recipe.options), notes=notes)
+    asked = options_over(recipe.options, options or {})
+    return Job(recipe.name, model, images, settings, options=asked, notes=notes)
+
+
+def options_over(own: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `vibnet.attach` over others; prices of sites replace those of the same sites.
+
+    >>> options_over({"weights": {"fc1": 1.0, "fc2": 2.0}}, {"weights": {"fc2": 3.0}})
+    {'weights': {'fc1': 1.0, 'fc2': 3.0}}
+    """
+    merged = {**own, **options}
+    before, now = own.get("weights"), options.get("weights")
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        merged["weights"] = {**before, **now}
+    return merged
 
 
 def check_settings(settings: Settings, final: bool) -> None:
