@@ -4,7 +4,8 @@
     python benchmarks/recipes/keep.py frontier1 runs/frontier1
     python benchmarks/recipes/frontier.py
 
-Reads what `keep.py` has kept of the sweeps and of the tables: nobody types a number into a table.
+A sweep at other prices is kept beside it as frontier1-NAME. Reads what `keep.py` has kept of the
+sweeps and of the tables: nobody types a number into a table.
 """
 
 import json
@@ -29,15 +30,25 @@ def mark(table: Table) -> str:
     return table.name.replace("table", "frontier")
 
 
+def prices(weights: str | dict[str, float | str]) -> str:
+    """Those of a sweep's own, in words."""
+    if isinstance(weights, str):
+        return f" at prices {weights}"
+    each = [f"{k} {v if isinstance(v, str) else brief(v)}" for k, v in weights.items()]
+    return f" at {', '.join(each)}" if each else ""
+
+
 def settings(table: Table) -> dict[str, list[dict[str, float]]]:
-    """The runs of every point by its name: a larger recipe, the sweep, and the table's own row."""
+    """The runs of every point by its name: a larger recipe, the sweeps, and the table's own row."""
     larger = LARGER[table.name]
     records = sorted((RESULTS / f"{larger},final").glob("seed-*.json"))
     bodies = [json.loads(path.read_text()) for path in records]
     names = (*SIZES, "test")
     found = {f"recipe {larger}": [{n: FIGURES[n](body) for n in names} for body in bodies]}
-    sweep = read_frontier(RESULTS / mark(table))
-    found |= {f"gamma {brief(row['gamma'])}": row["runs"] for row in sweep["rows"]}
+    for folder in sorted(RESULTS.glob(f"{mark(table)}*")):
+        sweep = read_frontier(folder)
+        at = prices(sweep.get("options", {}).get("weights", {}))
+        found |= {f"gamma {brief(row['gamma'])}{at}": row["runs"] for row in sweep["rows"]}
     rows = json.loads((RESULTS / table.name / f"{table.name}.json").read_text())["rows"]
     found["the row vibnet"] = list(rows[MAIN]["runs"].values())
     return found

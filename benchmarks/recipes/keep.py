@@ -4,6 +4,8 @@
     python benchmarks/recipes/keep.py table1 runs/table1
     vibnet sweep table1-vibnet --final --gammas 1e-4,2e-4 --out runs/frontier1
     python benchmarks/recipes/keep.py frontier1 runs/frontier1
+    vibnet sweep table2-vibnet --final --gammas 1e-5 --weights fc1=8 --out runs/frontier2-wide
+    python benchmarks/recipes/keep.py frontier2-wide runs/frontier2-wide
 
 `vibnet reproduce table1 --out benchmarks/recipes/results/table1 --document docs/tables.md` goes
 on from what is there and writes the table. Of every run the last epoch is kept, not all; controls
@@ -13,6 +15,7 @@ damaged, or of another recipe, is named and not kept.
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -20,11 +23,17 @@ from vibnet.recipes.grid import POINT, RUN
 from vibnet.report.frontier import RECORD
 
 RESULTS = Path(__file__).parent / "results"
-RECIPES = {f"{kind}{n}": f"table{n}-vibnet" for kind in ("table", "frontier") for n in (1, 2)}
+NAMES = re.compile(r"(?:table([12])|frontier([12])(?:-[a-z]+)?)")
 
 
 def keep(table: str, out: Path) -> int:
     """Copy what is over, in short; how many records."""
+    named = NAMES.fullmatch(table)
+    if not named:
+        raise SystemExit(
+            f"{table} is none of table1, table2, frontier1, frontier2, frontier1-NAME ..."
+        )
+    wanted = f"table{named[1] or named[2]}-vibnet"
     if out.resolve() == (RESULTS / table).resolve():
         raise SystemExit(f"{out} is where records are kept: name the folder of the runs.")
     count = 0
@@ -36,7 +45,7 @@ def keep(table: str, out: Path) -> int:
         except (OSError, ValueError, KeyError, TypeError) as error:
             print(f"{folder}: not kept, damaged ({error!r})")
             continue
-        if recipe != RECIPES[table]:
+        if recipe != wanted:
             print(f"{folder}: not kept, a run of {recipe}")
             continue
         if not over:
@@ -56,7 +65,7 @@ def keep(table: str, out: Path) -> int:
 def main() -> None:
     """Read the arguments and copy."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", choices=RECIPES)
+    parser.add_argument("table", help="table1, frontier1, frontier1-NAME ...")
     parser.add_argument("out", type=Path)
     asked = parser.parse_args()
     print(keep(asked.table, asked.out), "records kept")

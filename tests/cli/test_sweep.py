@@ -32,6 +32,7 @@ def test_a_sweep_makes_every_point_a_frontier_and_goes_on_where_it_stopped(tmp_p
     assert [run["r_W"] for run in strong["runs"]] == [run["ratios"]["r_W"] for run in runs]
     assert strong["test"]["worst"] == max(run["test"]["small"] for run in runs)
     assert body["command"] in (out / "frontier.html").read_text()
+    assert body["options"] == {}
     before = {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
     again = swept(out, "--seeds", "0,1")
     assert again.exit_code == 0
@@ -162,3 +163,13 @@ def test_prices_of_sites_are_those_of_every_point_and_of_no_other_sweep(tmp_path
     assert other.exit_code == 2
     assert "weights differ" in other.stderr
     assert len(seen) == 1
+
+
+def test_a_frontier_says_its_prices(tmp_path):
+    words = ("--gammas", "1e-2", *SHORT, "--weights", "1=2", "--out", tmp_path / "s")
+    assert vibnet("sweep", "digits-mlp", *words).exit_code == 0
+    body = json.loads((tmp_path / "s" / "frontier.json").read_text())
+    assert body["options"] == {"weights": {"1": 2.0}}
+    assert "--weights 1=2" in body["command"]
+    run = json.loads((tmp_path / "s" / "gamma=0.01,seed=0" / "run.json").read_text())
+    assert run["options"] == {"weights": {"1": 2.0}}

@@ -140,6 +140,7 @@ def _finish(recipe: str, points: list[Point], folder: Path, command: str) -> Non
         "name": recipe,
         "about": entry.about,
         "command": command,
+        "options": points[0].options,
         "published": {name: list(row) for name, row in entry.published.items()},
         "rows": rows,
     }
