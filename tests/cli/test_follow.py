@@ -1,3 +1,4 @@
+import shlex
 import signal
 
 import pytest
@@ -24,16 +25,17 @@ def test_a_line_for_every_run_and_what_failed(monkeypatch, capsys, tmp_path):
     def both(points, folder, *, jobs, threads, command, on_done, on_failed):
         assert (jobs, threads, command, folder) == (2, 1, "vibnet x", tmp_path)
         on_done(points[0])
-        on_failed(points[1], "it broke")
+        on_failed(points[2], "it broke")
         on_done(points[1])
         return 1
 
     monkeypatch.setattr(module, "run_all", both)
-    assert follow(POINTS, tmp_path, 2, 1, "vibnet x") == 1
+    points = [*POINTS, Point("c", "digits-mlp")]
+    assert follow(points, tmp_path, 2, 1, "vibnet x") == 1
     said = capsys.readouterr()
-    assert "1/2  a: r_W 3.50 %, 0.012 M, r_N 16.00 %, training 2.00, test 1.50" in said.out
-    assert "b: test {'1': 2.5}" in said.out
-    assert "b: it broke" in said.err
+    assert "1/3  a: r_W 3.50 %, 0.012 M, r_N 16.00 %, training 2.00, test 1.50" in said.out
+    assert "\n3/3  b: test {'1': 2.5}\n" in said.out  # what failed is over too: no time is left
+    assert "c: it broke" in said.err
 
 
 def test_a_folder_of_something_else_is_refused_before_a_word(capsys, tmp_path):
@@ -78,7 +80,8 @@ def test_a_stop_gives_the_command_that_goes_on(number, monkeypatch, capsys, tmp_
     monkeypatch.setattr(module, "run_all", stopped)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as raised:
-        follow(POINTS, tmp_path, 1, 1, "vibnet x")
+        follow(POINTS, tmp_path / "a b", 1, 1, "vibnet x")
     assert raised.value.exit_code == 128 + number
-    assert f"Go on with:\n  vibnet x --out {tmp_path}" in capsys.readouterr().out
+    again = capsys.readouterr().out.partition("Go on with:\n")[2]
+    assert shlex.split(again) == ["vibnet", "x", "--out", str(tmp_path / "a b")]
     assert signal.getsignal(signal.SIGTERM) is before

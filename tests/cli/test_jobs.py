@@ -1,11 +1,13 @@
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 from recorded import written
 
 from vibnet.cli.jobs import Asked, folder, over, start
 from vibnet.errors import ArtefactError, ConfigError
+from vibnet.recipes.catalog import RECIPES
 
 ASKED = Asked("digits-mlp")
 
@@ -35,6 +37,15 @@ def test_a_recipe_takes_settings_and_options():
     priced = Asked("digits-mlp", weights="fc1=2,fc2=area")
     assert priced.job().options == {"weights": {"fc1": 2.0, "fc2": "area"}}
     assert shlex.split(priced.command)[-2:] == ["--weights", "fc1=2,fc2=area"]
+
+
+def test_what_is_asked_stands_above_the_options_of_a_recipe(monkeypatch):
+    own = {"inputs": True, "weights": {"inputs": 4.0, "1": 2.0}}
+    monkeypatch.setitem(RECIPES, "own", replace(RECIPES["digits-mlp"], options=own))
+    assert Asked("own").job().options == own
+    assert Asked("own", weights="area").job().options == {"inputs": True, "weights": "area"}
+    prices = Asked("own", weights="1=3").job().options["weights"]
+    assert prices == {"inputs": 4.0, "1": 3.0}
 
 
 @pytest.mark.parametrize(

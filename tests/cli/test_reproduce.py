@@ -1,7 +1,9 @@
 import json
 import os
+import shlex
 
 import pytest
+from points import finished
 from recorded import vibnet
 
 from vibnet.cli import follow, reproduce
@@ -92,14 +94,21 @@ def test_what_cannot_be_reproduced_is_refused_before_there_is_a_folder(words, sa
 
 
 def test_a_failure_is_in_the_exit_status(toy, monkeypatch, tmp_path):
-    def failing(points, _folder, *, on_failed, **_):
+    def failing(points, folder, *, on_failed, **_):
         on_failed(points[0], "no")
+        for point in points[1:]:
+            finished(folder, point.name)
         return 1
 
     monkeypatch.setattr(follow, "run_all", failing)
-    done = vibnet("reproduce", "toy", "--rows", "vibnet", "--out", tmp_path / "out")
-    assert done.exit_code == 2
-    assert {path.name for path in (tmp_path / "out").rglob("*.*")} == {"point.json"}
+    out, document = tmp_path / "out", tmp_path / "results.md"
+    document.write_text("<!-- toy --><!-- end toy -->\n")
+    words = ("reproduce", "toy", "--rows", "vibnet", "--out", out, "--document", document)
+    assert vibnet(*words, "--seeds", "0").exit_code == 2
+    assert {path.name for path in out.rglob("*.*")} == {"point.json"}
+    assert vibnet(*words, "--seeds", "0,1").exit_code == 2
+    assert json.loads((out / "toy.json").read_text())["rows"]["vibnet"]["seeds"] == [1]
+    assert (out / "toy.md").read_text() in document.read_text()  # what is over is written down
 
 
 def test_runs_are_on_all_training_images_unless_said(toy, monkeypatch, tmp_path):
@@ -113,6 +122,23 @@ def test_runs_are_on_all_training_images_unless_said(toy, monkeypatch, tmp_path)
     assert commands[0] == "vibnet reproduce toy --seeds 0,1,2,3,4"
     assert commands[1] == f"{commands[0]} --held-out"
     assert [jobs for _, _, jobs, _, _ in seen] == [os.cpu_count(), 7]  # a process a core
+
+
+def test_the_command_of_a_table_repeats_its_runs(toy, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(reproduce, "follow", lambda *given: seen.append(given) or 0)
+    words = ("--seeds", "3,5", "--rows", "scratch", "--device", "meta", "--set", "budget=macs=50%")
+    asked = vibnet("reproduce", "toy", *words, "--download", "--out", tmp_path)
+    assert asked.exit_code == 0, asked.output  # rows that set a budget themselves are left alone
+    points, *_, command = seen[0]
+    assert [point.name for point in points] == [
+        f"{row},seed={n}" for row in ("vibnet", "scratch") for n in (3, 5)
+    ]
+    assert {(p.device, p.download, p.changes["budget"]) for p in points} == {
+        ("meta", True, "macs=50%")
+    }
+    vibnet(*shlex.split(command)[1:], "--out", tmp_path)
+    assert [point.identity() for point in seen[1][0]] == [point.identity() for point in points]
 
 
 def test_only_folders_of_rows_tell_of_former_seeds(toy, tmp_path):

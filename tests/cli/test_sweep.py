@@ -1,4 +1,5 @@
 import json
+import shlex
 import signal
 import sys
 
@@ -120,6 +121,7 @@ def test_a_stop_says_how_to_go_on(tmp_path, monkeypatch, number):
         (("digits-mlp", "--gammas", "1", "--seeds", f"0,{2**64}"), "a number of 64 bits"),
         (("digits-mlp", "--gammas", "1", "--set", "gamma=2"), "sweep sets gamma itself"),
         (("digits-mlp", "--gammas", "1", "--set", "seed=2"), "sweep sets seed itself"),
+        (("digits-mlp", "--gammas", "1", "--set", "budget=macs=5%"), "sweep sets budget itself"),
         (("digits-mlp", "--gammas", "1", "--set", "epochs=2"), "no setting 'epochs'"),
         (("digits-mpl", "--gammas", "1"), "no recipe 'digits-mpl'"),
         (("digits-mlp", "--gammas", "1", "--weights", "fc1"), "got 'fc1'"),
@@ -144,6 +146,19 @@ def test_a_point_of_a_sweep_is_the_recipe_with_its_gamma(tmp_path, monkeypatch):
     assert seen[0] == grid.Point(
         "gamma=0.01,seed=7", "digits-mlp", seen[0].changes, final=True, device="cpu"
     )
+
+
+def test_the_command_of_a_sweep_repeats_its_runs(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweeps, "follow", lambda *given: seen.append(given) or 0)
+    done = swept(tmp_path, "--seeds", "3,5", "--final", "--device", "meta", "--download")
+    assert done.exit_code == 0, done.output
+    points, *_, command = seen[0]
+    assert [point.changes["seed"] for point in points] == ["3", "5"] * 2
+    given = {(p.device, p.download, p.final, p.changes["gate_lr"]) for p in points}
+    assert given == {("meta", True, True, "0.1")}
+    vibnet(*shlex.split(command)[1:], "--out", tmp_path)
+    assert [point.identity() for point in seen[1][0]] == [point.identity() for point in points]
 
 
 def test_prices_of_sites_are_those_of_every_point_and_of_no_other_sweep(tmp_path, monkeypatch):

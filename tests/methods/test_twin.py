@@ -18,9 +18,10 @@ def wide(kind, mu):
 
 
 def test_a_unit_stays_while_its_multiplier_is_above_a_fiftieth():
-    gate = wide(L1Twin, [0.03, -0.03, 0.01, 0.0])
-    assert (gate.score() > 1).tolist() == [True, True, False, False]
-    assert gate.closes_within(0.01).tolist() == [True] * 4
+    gate = wide(L1Twin, [0.0201, -0.0201, 0.0199, -0.0199, 0.0])
+    assert (gate.score() > 1).tolist() == [True, True, False, False, False]
+    assert gate.closes_within(0.0).tolist() == [False, False, True, True, True]
+    assert gate.closes_within(0.01).tolist() == [True] * 5
     assert wide(L1Twin, [0.5]).closes_within(0.47).tolist() == [False]
 
 

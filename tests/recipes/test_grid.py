@@ -39,6 +39,8 @@ def test_nothing_is_overwritten(tmp_path):
     assert not list(tmp_path.iterdir())
     claim([point()], tmp_path)
     claim([point()], tmp_path)  # the same again
+    claim([point(download=True)], tmp_path)  # that the data were fetched makes no other run
+    claim([point()], tmp_path)
     with pytest.raises(ConfigError, match=r"holds another run of that name: gamma differ"):
         claim([point(changes={"gamma": "0.5"}), point("b")], tmp_path)
     assert not (tmp_path / "b").exists()

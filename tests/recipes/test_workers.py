@@ -1,6 +1,8 @@
 import json
+import signal
 
 import pytest
+import torch
 from points import finished, point
 
 from vibnet.errors import ArtefactError, ConfigError
@@ -55,9 +57,30 @@ def test_processes_end_with_the_call(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(workers, "wait", interrupted)
+    points = [point(name, changes={"gate_epochs": "100000"}) for name in "abc"]
     with pytest.raises(KeyboardInterrupt):
-        run_all([point(changes={"gate_epochs": "100000"})], tmp_path)
+        run_all(points, tmp_path, jobs=2)
+    assert len(started) == 2  # as many as were asked for
     assert real(started, timeout=0) == started  # a sentinel is ready when its process is over
+
+
+def test_a_process_computes_as_it_is_told_and_is_deaf_to_a_stop_from_the_keyboard(monkeypatch):
+    seen = []
+
+    def make(*given):
+        flushes = float(torch.tensor(1e-39) * 1.0) == 0.0
+        seen.append((given, torch.get_num_threads(), flushes, signal.getsignal(signal.SIGINT)))
+
+    monkeypatch.setattr(workers, "make", make)
+    before, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
+    torch.set_flush_denormal(False)
+    try:
+        workers._child(point(), "out", threads + 1, "the command", None)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+    assert seen == [((point(), "out", "the command"), threads + 1, True, signal.SIG_IGN)]
 
 
 @pytest.mark.parametrize("text", ['{"done"', '{"done": true}', "[1]", "null"])

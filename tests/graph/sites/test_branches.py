@@ -39,6 +39,22 @@ def test_sites_in_branches_may_go_and_the_trunk_may_not():
     assert graph.branches.layers(["up", "left_up"]) == ("down", "left_down")
 
 
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+def test_convolutions_of_a_branch_may_go(kind):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.up = kind(1, 3, 1), kind(3, 4, 1)
+            self.down = kind(4, 3, 3, padding=1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return (x + self.down(self.up(x).relu())).flatten(2).mean(2)
+
+    sides = [4] * int(kind.__name__[4])
+    assert set(graph_of(Block(), torch.ones(2, 1, *sides)).branches.readers) == {"up"}
+
+
 def test_nothing_may_go_where_nobody_asked():
     assert analyse(Net().eval(), X).branches is NO_BRANCHES
 
@@ -156,6 +172,19 @@ class Functional(Net):
         return self.left_down(self.left_up(x).relu()) + self.right_down(self.right_up(x).relu())
 
 
+class Picked(Net):
+    """Units in an order that a buffer holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("order", torch.tensor([3, 0, 4, 2, 1]))
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        x = x + self.down(self.up(x).relu()[:, self.order])
+        return self.left_down(self.left_up(x).relu()) + self.right_down(self.right_up(x).relu())
+
+
 class Grouped(nn.Module):
     """Units that are bound to equal numbers in every group."""
 
@@ -177,6 +206,7 @@ class Grouped(nn.Module):
         (Wordy, "up"),
         (Mirrored, "up"),
         (Beside, "up"),
+        (Picked, "up"),
         (Grouped, "up"),
         (Normed, "up"),
         (Rooted, "up"),
