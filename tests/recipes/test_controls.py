@@ -59,18 +59,66 @@ def test_every_control_is_of_the_runs_widths_and_leaves_the_run_alone(name, fini
     assert all(0 <= found[k] <= 60 for k in ("test", "validation"))  # chance is 67
 
 
-def test_controls_take_as_many_epochs_as_they_say(finished):
+@pytest.mark.parametrize(("gates", "tune", "tuning"), [(7, 0, 1), (20, 0, 2), (7, 3, 3)])
+def test_controls_take_the_epochs_and_rates_that_they_say(
+    gates, tune, tuning, finished, monkeypatch
+):
     job, fitted = finished
-    whole = job.settings.dense_epochs + job.settings.gate_epochs
-    for name, epochs in (
-        ("scratch", range(whole)),
-        ("tuned", [whole]),
-        ("tuned-with-noise", [whole]),
-        ("magnitude", range(job.settings.dense_epochs, whole)),
+    settings = LIGHT.replaced(gate_epochs=gates, tune_epochs=tune, lr=2e-3, tune_lr=1e-3)
+    dense, whole, rates = settings.dense_epochs, settings.dense_epochs + gates + tune, []
+
+    def spied(model, job, epochs, lr, first=0):
+        rates.append(lr)
+        return trained(model, job, epochs, lr, first)
+
+    monkeypatch.setitem(control.__globals__, "trained", spied)
+    for name, epochs, lr in (
+        ("scratch", range(whole), 2e-3),
+        ("tuned", range(whole, whole + tuning), 1e-3),
+        ("tuned-with-noise", range(whole, whole + tuning), 1e-3),
+        ("magnitude", range(dense, whole), 2e-3),
     ):
         job.data.epochs.clear()
-        control(name, job, fitted)
-        assert job.data.epochs == list(epochs), name
+        rates.clear()
+        control(name, Job("toy", job.model, job.data, settings), fitted)
+        assert (job.data.epochs, rates) == (list(epochs), [lr]), name
+
+
+def test_closed_units_are_gone_before_a_control_trains_or_draws(finished, monkeypatch):
+    job, closed = finished[0], copy.copy(finished[1])
+    closed.gated = copy.deepcopy(closed.gated).train()
+    with torch.no_grad():
+        for _, gate in closed.gated.all_gates():
+            gate.mu[0] = 0.0
+    small, seen = widths(vibnet.prune(closed.gated)[0]), []
+    assert small != widths(closed.gated)
+
+    def spied(model, *_):
+        seen.append((widths(model), model.training, any(m.training for m in model.model.modules())))
+        return torch.zeros(32, 3)
+
+    for name in ("trained", "call"):
+        monkeypatch.setitem(control.__globals__, name, spied)
+    CONTROLS["tuned-with-noise"](job, closed)
+    sampled(job, closed, job.data.validation(), 1)
+    assert seen[0][0] == small
+    assert seen[1] == (small, True, False)  # gates draw, the model's own layers are in evaluation
+
+
+def test_a_control_draws_by_the_runs_seed_and_nothing_before_it(finished, monkeypatch):
+    job, fitted = finished
+    torch.manual_seed(job.settings.seed)
+    wanted, seen = torch.rand(32, 3), []
+
+    def drawn(*_):
+        seen.append(torch.rand(32, 3))
+        return seen[-1]
+
+    monkeypatch.setitem(CONTROLS, "tuned", lambda *_: (drawn(), fitted.small)[1])
+    monkeypatch.setitem(sampled.__globals__, "call", drawn)
+    control("tuned", job, fitted)
+    sampled(job, fitted, job.data.validation(), 1)
+    assert [torch.equal(found, wanted) for found in seen] == [True, True]
 
 
 def test_training_a_model_as_it_is_is_plain_adam_under_a_cosine():

@@ -37,7 +37,9 @@ def test_figures_are_means_over_seeds():
 
 
 def test_runs_on_all_images_have_no_validation_figure():
-    assert "validation" not in summary([run(0, 3.0, 1.5, held=0)])
+    final = run(0, 3.0, 1.5, held=0)
+    assert "validation" not in summary([final])
+    assert "validation" not in summary([final, run(1, 3.0, 1.5)])  # nor has a mix of both
 
 
 @pytest.mark.parametrize("n", range(2, 13))

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from vibnet.errors import ConfigError
@@ -41,14 +43,43 @@ def test_every_row_of_a_table_can_be_run(of):
         "twin-rho",
         "vib",
     )
-    budgets = {runs[row][0].changes.get("budget") for row in ("vibnet-steered", "twin-l1")}
-    assert len(budgets) == 1  # a twin and what it is beside have the same size
-    assert None not in budgets
+    budgets = {runs[row][0].changes.get("budget") for row in STEERED_TO_A_SIZE}
+    size = math.ceil(10 * of.published["VIBNet"][0]) / 10  # a twin and what it is beside have one
+    assert budgets == {f"weights={size}%"}
     assert "budget" not in runs[MAIN][0].changes
     assert VIBNET_ROW[of.name] == of.published["VIBNet"]
 
 
+STEERED_TO_A_SIZE = "vibnet-steered", "twin-l1", "twin-rho"
 VIBNET_ROW = {"table1": (3.59, None, 16.98, 1.6), "table2": (0.83, 0.094, 15.55, 1.0)}
+
+
+@pytest.mark.parametrize("of", TABLES.values(), ids=lambda t: t.name)
+def test_rows_say_how_they_are_made_and_what_they_are_beside(of):
+    made = {row: (e.control, e.extra, e.against) for row, e in of.entries.items()}
+    assert made == {
+        "vibnet": ("", False, "vibnet"),
+        "dense": ("", False, "vibnet"),
+        "scratch": ("scratch", False, "vibnet"),
+        "tuned": ("tuned", True, "vibnet"),
+        "tuned-with-noise": ("tuned-with-noise", True, "vibnet"),
+        "magnitude": ("magnitude", False, "vibnet"),
+        "second-round": ("second-round", True, "vibnet"),
+        "sampled": ("sampled", True, "vibnet"),
+        "vibnet-steered": ("", False, "vibnet"),
+        "twin-l1": ("", False, "vibnet-steered"),
+        "twin-rho": ("", False, "vibnet-steered"),
+        "distilled": ("", True, "vibnet"),
+    }
+    (point,) = points(of, ["distilled"], [0], {})["distilled"]
+    assert point.changes == {"distil": "0.5", "seed": "0"}  # half of the loss, as it says
+
+
+def test_all_runs_are_where_they_are_asked_for_and_may_fetch_their_data():
+    runs = points(table("table1"), ["magnitude"], [0], {}, device="cuda", download=True)
+    assert [(p.device, p.download) for (p,) in runs.values()] == [("cuda", True)] * 2
+    runs = points(table("table1"), ["magnitude"], [0], {})
+    assert [(p.device, p.download) for (p,) in runs.values()] == [("cpu", False)] * 2
 
 
 def test_a_control_brings_the_runs_it_is_made_from():
@@ -153,7 +184,7 @@ def test_a_result_holds_means_what_reaches_and_only_rows_that_were_run():
     bodies = {
         MAIN: {0: run(3.0, 1.5), 1: run(4.0, 1.7, seed=1)},
         "scratch": {0: control(30, 1.8), 1: control(40, 2.0)},
-        "sampled": {0: {"control": True, "test": {"1": 2.0, "8": 1.5}}},
+        "sampled": {n: {"control": True, "test": {"1": 2.0, "8": 1.5 + n}} for n in (0, 1)},
     }
     body = result(table("table1"), bodies)
     assert list(body["rows"]) == [MAIN, "scratch", "sampled"]
@@ -166,9 +197,15 @@ def test_a_result_holds_means_what_reaches_and_only_rows_that_were_run():
     assert scratch["r_W"]["mean"] == pytest.approx(3.5)
     assert scratch["seeds_that_reach"] == 0
     assert "structures" not in scratch
-    assert sampled["draws"]["8"]["mean"] == 1.5
+    assert (sampled["draws"]["8"]["mean"], sampled["draws"]["8"]["n"]) == (2.0, 2)
     assert sampled["extra"]
     assert body["published"]["VIBNet"] == list(PRINTED)
+
+
+def test_a_row_reaches_by_its_means_not_by_the_best_of_every_figure():
+    runs = {0: run(3.0, 1.9), 1: run(4.5, 1.5, seed=1)}
+    row = result(table("table1"), {MAIN: runs})["rows"][MAIN]
+    assert (row["seeds_that_reach"], row["mean_reaches"]) == (0, False)
 
 
 def test_rows_are_compared_seed_by_seed_with_the_row_that_they_stand_beside():
