@@ -45,6 +45,10 @@ def settings(table: Table) -> dict[str, list[dict[str, float]]]:
     bodies = [json.loads(path.read_text()) for path in records]
     names = (*SIZES, "test")
     found = {f"recipe {larger}": [{n: FIGURES[n](body) for n in names} for body in bodies]}
+    for folder in sorted(RESULTS.glob(f"{larger},final,budget=*%")):
+        runs = [json.loads(path.read_text()) for path in sorted(folder.glob("seed-*.json"))]
+        asked = folder.name.rpartition("budget=")[2].replace("=", " ")
+        found[f"{larger} steered to {asked}"] = [{n: FIGURES[n](r) for n in names} for r in runs]
     for folder in sorted(RESULTS.glob(f"{mark(table)}*")):
         sweep = read_frontier(folder)
         at = prices(sweep.get("options", {}).get("weights", {}))
@@ -104,7 +108,7 @@ def section(table: Table) -> str:
     where = picture.relative_to(PAGE.parent)
     error = table.published[OURS][-1]
     lines += ["", f"![error against size, {table.about}]({where})", ""]
-    lines += [f"The least of each size alone where the error rounds to {error:g} % or less:", ""]
+    lines += [f"Of these points, the least of each size where the error rounds to {error:g} %:", ""]
     return "\n".join([*lines, *least(points, table)])
 
 

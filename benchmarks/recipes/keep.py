@@ -10,7 +10,8 @@
 `vibnet reproduce table1 --out benchmarks/recipes/results/table1 --document docs/tables.md` goes
 on from what is there and writes the table. Of every run the last epoch is kept, not all; controls
 need the checkpoints of a run, which are not kept. Of a sweep its frontier is kept too. What is
-damaged, or of another recipe, is named and not kept.
+damaged, of another recipe, or of other settings than the record that is there, is named and not
+kept.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from vibnet.recipes.grid import POINT, RUN
 from vibnet.report.frontier import RECORD
@@ -53,6 +55,9 @@ def keep(table: str, out: Path) -> int:
         body["history"] = body.get("history", [])[-1:]
         body.pop("snr", None)
         target = RESULTS / table / folder.name
+        if other := _others(body, target / RUN):
+            print(f"{folder}: not kept, the record there has other {', '.join(other)}")
+            continue
         target.mkdir(parents=True, exist_ok=True)
         (target / RUN).write_text(json.dumps(body, indent=1) + "\n")
         shutil.copy(folder / POINT, target / POINT)
@@ -60,6 +65,15 @@ def keep(table: str, out: Path) -> int:
     if count and (out / RECORD).exists():
         shutil.copy(out / RECORD, RESULTS / table / RECORD)
     return count
+
+
+def _others(body: dict[str, Any], before: Path) -> list[str]:
+    """The settings in which a record differs from the one that it would replace."""
+    if not before.exists():
+        return []
+    kept = json.loads(before.read_text()).get("settings", {})
+    now = body.get("settings", {})
+    return [name for name in kept | now if kept.get(name) != now.get(name)]
 
 
 def main() -> None:

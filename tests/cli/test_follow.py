@@ -80,8 +80,9 @@ def test_a_stop_gives_the_command_that_goes_on(number, monkeypatch, capsys, tmp_
     monkeypatch.setattr(module, "run_all", stopped)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as raised:
-        follow(POINTS, tmp_path / "a b", 1, 1, "vibnet x")
+        follow(POINTS, tmp_path / "a b", 1, 1, "vibnet x 'c d'", ["--document", "e f"])
     assert raised.value.exit_code == 128 + number
     again = capsys.readouterr().out.partition("Go on with:\n")[2]
-    assert shlex.split(again) == ["vibnet", "x", "--out", str(tmp_path / "a b")]
+    words = ["vibnet", "x", "c d", "--out", str(tmp_path / "a b"), "--document", "e f"]
+    assert shlex.split(again) == words
     assert signal.getsignal(signal.SIGTERM) is before

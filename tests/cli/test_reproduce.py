@@ -7,7 +7,7 @@ from points import finished
 from recorded import vibnet
 
 from vibnet.cli import follow, reproduce
-from vibnet.recipes import tables
+from vibnet.recipes import grid, tables
 from vibnet.recipes.published import LENET300
 
 SHORT = ("--set", "dense_epochs=1", "--set", "gate_epochs=3", "--set", "gate_lr=0.1")
@@ -102,13 +102,40 @@ def test_a_failure_is_in_the_exit_status(toy, monkeypatch, tmp_path):
 
     monkeypatch.setattr(follow, "run_all", failing)
     out, document = tmp_path / "out", tmp_path / "results.md"
-    document.write_text("<!-- toy --><!-- end toy -->\n")
+    document.write_text("<!-- toy -->of before<!-- end toy -->\n")
     words = ("reproduce", "toy", "--rows", "vibnet", "--out", out, "--document", document)
     assert vibnet(*words, "--seeds", "0").exit_code == 2
     assert {path.name for path in out.rglob("*.*")} == {"point.json"}
     assert vibnet(*words, "--seeds", "0,1").exit_code == 2
     assert json.loads((out / "toy.json").read_text())["rows"]["vibnet"]["seeds"] == [1]
-    assert (out / "toy.md").read_text() in document.read_text()  # what is over is written down
+    assert "| vibnet | 1 |" in (out / "toy.md").read_text()  # what is over is written down
+    assert "of before" in document.read_text()  # but no table takes the place of a fuller one
+
+
+@pytest.mark.parametrize("fault", ["damaged", "of another network"])
+def test_what_is_wrong_with_runs_of_former_calls_is_said(fault, toy, monkeypatch, tmp_path):
+    def making(points, folder, **_):
+        grid.claim(points, folder)
+        for point in points:
+            finished(folder, point.name)
+        return 0
+
+    monkeypatch.setattr(follow, "run_all", making)
+    out, document = tmp_path / "out", tmp_path / "results.md"
+    document.write_text("<!-- toy --><!-- end toy -->\n")
+    words = ("reproduce", "toy", "--rows", "vibnet", "--out", out, "--document", document)
+    assert vibnet(*words, "--seeds", "0,1").exit_code == 0
+    before = document.read_text()
+    assert "| vibnet | 2 |" in before
+    record = out / "vibnet,seed=1" / "run.json"
+    if fault == "damaged":
+        record.write_text(record.read_text()[:40])
+    else:
+        (out / "vibnet,seed=1" / "point.json").write_text('{"name": "x"}')
+    again = vibnet(*words, "--seeds", "0")
+    assert again.exit_code == 2
+    assert "vibnet,seed=1" in again.stderr
+    assert document.read_text() == before
 
 
 def test_runs_are_on_all_training_images_unless_said(toy, monkeypatch, tmp_path):
@@ -118,27 +145,35 @@ def test_runs_are_on_all_training_images_unless_said(toy, monkeypatch, tmp_path)
     vibnet("reproduce", "toy", "--out", tmp_path / "b", "--held-out", "--jobs", "7")
     assert [{p.final for p in points} for points, *_ in seen] == [{True}, {False}]
     assert {p.changes["seed"] for p in seen[0][0]} == {"0", "1", "2", "3", "4"}
-    commands = [command for *_, command in seen]
+    commands = [command for *_, command, _more, _others in seen]
     assert commands[0] == "vibnet reproduce toy --seeds 0,1,2,3,4"
     assert commands[1] == f"{commands[0]} --held-out"
-    assert [jobs for _, _, jobs, _, _ in seen] == [os.cpu_count(), 7]  # a process a core
+    assert [jobs for _, _, jobs, *_ in seen] == [os.cpu_count(), 7]  # a process a core
 
 
 def test_the_command_of_a_table_repeats_its_runs(toy, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(reproduce, "follow", lambda *given: seen.append(given) or 0)
     words = ("--seeds", "3,5", "--rows", "scratch", "--device", "meta", "--set", "budget=macs=50%")
-    asked = vibnet("reproduce", "toy", *words, "--download", "--out", tmp_path)
+    page = tmp_path / "a page.md"
+    page.write_text("<!-- toy -->\n<!-- end toy -->\n")
+    words += ("--download", "--jobs", "3", "--threads", "2", "--document", page)
+    asked = vibnet("reproduce", "toy", *words, "--out", tmp_path / "s")
     assert asked.exit_code == 0, asked.output  # rows that set a budget themselves are left alone
-    points, *_, command = seen[0]
+    points, *same, command, more, _ = seen[0]
+    assert same == [tmp_path / "s", 3, 2]
+    assert more == ["--jobs", "3", "--document", str(page), "--download"]
     assert [point.name for point in points] == [
         f"{row},seed={n}" for row in ("vibnet", "scratch") for n in (3, 5)
     ]
     assert {(p.device, p.download, p.changes["budget"]) for p in points} == {
         ("meta", True, "macs=50%")
     }
-    vibnet(*shlex.split(command)[1:], "--out", tmp_path)
-    assert [point.identity() for point in seen[1][0]] == [point.identity() for point in points]
+    vibnet(*shlex.split(command)[1:], *more, "--out", tmp_path / "s")
+    assert seen[1] == seen[0]
+    vibnet("reproduce", "toy", "--out", tmp_path / "s")
+    assert not seen[2][-2]
+    assert "--threads" not in seen[2][-3]
 
 
 def test_only_folders_of_rows_tell_of_former_seeds(toy, tmp_path):

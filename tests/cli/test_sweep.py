@@ -4,6 +4,7 @@ import signal
 import sys
 
 import pytest
+from points import WHOLE
 from recorded import vibnet
 
 from vibnet.cli import follow
@@ -151,14 +152,21 @@ def test_a_point_of_a_sweep_is_the_recipe_with_its_gamma(tmp_path, monkeypatch):
 def test_the_command_of_a_sweep_repeats_its_runs(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(sweeps, "follow", lambda *given: seen.append(given) or 0)
-    done = swept(tmp_path, "--seeds", "3,5", "--final", "--device", "meta", "--download")
+    words = ("--seeds", "3,5", "--final", "--device", "meta", "--download")
+    done = swept(tmp_path, *words, "--jobs", "3", "--threads", "2")
     assert done.exit_code == 0, done.output
-    points, *_, command = seen[0]
+    points, *same, command, more, _ = seen[0]
+    assert same == [tmp_path, 3, 2]
+    assert more == ["--jobs", "3", "--download"]
     assert [point.changes["seed"] for point in points] == ["3", "5"] * 2
     given = {(p.device, p.download, p.final, p.changes["gate_lr"]) for p in points}
     assert given == {("meta", True, True, "0.1")}
-    vibnet(*shlex.split(command)[1:], "--out", tmp_path)
-    assert [point.identity() for point in seen[1][0]] == [point.identity() for point in points]
+    vibnet(*shlex.split(command)[1:], *more, "--out", tmp_path)
+    assert seen[1] == seen[0]
+    swept(tmp_path)
+    assert seen[2][1:4] == (tmp_path, 1, 1)
+    assert not seen[2][-2]
+    assert "--threads" not in seen[2][-3]
 
 
 def test_prices_of_sites_are_those_of_every_point_and_of_no_other_sweep(tmp_path, monkeypatch):
@@ -173,7 +181,7 @@ def test_prices_of_sites_are_those_of_every_point_and_of_no_other_sweep(tmp_path
     done = swept(tmp_path / "s", "--weights", "1=2")
     assert done.exit_code == 0, done.output
     assert [point.job().options for point in seen[0]] == [{"weights": {"1": 2.0}}] * 2
-    assert "--weights 1=2" in sweeps._command("r", "1", "0", {}, "1=2", False, "cpu")
+    assert "--weights 1=2" in sweeps._command("r", "1", "0", {}, "1=2", False, "cpu", 1)
     other = swept(tmp_path / "s", "--weights", "1=3")
     assert other.exit_code == 2
     assert "weights differ" in other.stderr
@@ -188,3 +196,27 @@ def test_a_frontier_says_its_prices(tmp_path):
     assert "--weights 1=2" in body["command"]
     run = json.loads((tmp_path / "s" / "gamma=0.01,seed=0" / "run.json").read_text())
     assert run["options"] == {"weights": {"1": 2.0}}
+
+
+def test_points_of_former_calls_are_of_the_same_settings_and_whole(tmp_path, monkeypatch):
+    def making(points, folder, **_):
+        grid.claim(points, folder)
+        for point in points:
+            body = WHOLE | {"settings": {"seed": int(point.changes["seed"])}}
+            (folder / point.name / "run.json").write_text(json.dumps(body))
+        return 0
+
+    monkeypatch.setattr(follow, "run_all", making)
+    out = tmp_path / "s"
+    assert swept(out, "--seeds", "0,1").exit_code == 0
+    before = (out / "frontier.json").read_bytes()
+    other = swept(out, "--seeds", "2", "--set", "lr=5e-3")
+    assert other.exit_code == 2
+    assert "seed=0 holds another run of that name: lr differ" in other.stderr
+    assert not (out / "gamma=0.01,seed=2").exists()
+    assert (out / "frontier.json").read_bytes() == before
+    (out / "gamma=0.01,seed=1" / "run.json").write_text("{")
+    again = swept(out, "--seeds", "0")
+    assert again.exit_code == 2
+    assert "gamma=0.01,seed=1/run.json is truncated" in again.stderr
+    assert [row["n"] for row in json.loads((out / "frontier.json").read_text())["rows"]] == [2, 1]

@@ -74,7 +74,11 @@ def test_only_finished_points_of_that_very_kind_are_over(tmp_path):
         finished(tmp_path, name)
     (tmp_path / "d" / RUN).write_text("{")
     other = point("b", changes={"gamma": "9"})
-    assert list(over([points[0], other, *points[2:]], tmp_path)) == ["a"]
+    wrong = {}
+    assert list(over([points[0], other, *points[2:], point("e")], tmp_path, wrong)) == ["a"]
+    assert list(wrong) == ["b", "d"]  # neither c, which is not over, nor e, which is not there
+    assert "is of another run than b" in wrong["b"]
+    assert "truncated or no record" in wrong["d"]
     elsewhere = point("a", device="cuda")
     assert not over([elsewhere], tmp_path)
 

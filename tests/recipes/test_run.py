@@ -252,5 +252,7 @@ def test_a_budget_is_met_up_to_its_limit_and_not_above():
 
 
 def test_an_error_is_kept_on_held_out_images_only():
-    with pytest.raises(ConfigError, match=r"error=3 is kept on held-out images, and --final"):
+    with pytest.raises(
+        ConfigError, match=r"error=3 is kept on held-out images, and this run trains"
+    ):
         job(DIGITS, SMALL | {"budget": "error=3"}, final=True)

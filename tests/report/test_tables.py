@@ -46,6 +46,15 @@ def test_the_text_holds_printed_rows_ours_and_what_reaches():
     assert columns == {8}
 
 
+def test_what_is_not_as_the_table_has_it_stands_above_it():
+    assert markdown(BODY | {"changed": {}, "held_out": False}) == markdown(BODY)
+    first = markdown(BODY | {"changed": {"lr": "1e-3"}, "held_out": True}).partition("\n\n")
+    assert first[0] == (
+        "Not with the table's own settings: lr=1e-3, validation images held out of training."
+    )
+    assert first[2] == markdown(BODY)
+
+
 def test_a_row_is_compared_with_another_and_says_what_its_last_cut_took():
     against = {"row": "vibnet", "mean": -0.125, "half": 0.5, "n": 3}
     compared = BODY["rows"]["vibnet"] | {"against": against, "live_units_cut": {"0": 4, "2": 0}}

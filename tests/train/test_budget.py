@@ -4,10 +4,11 @@ import torch
 from laws import close_units
 from states import set_snr
 from torch import nn
-from training import mlp
+from training import Toy, mlp
 
 import vibnet
 from vibnet.errors import ConfigError
+from vibnet.train import budget as budgets
 from vibnet.train.budget import Budget, least_kept, shown
 
 
@@ -145,3 +146,12 @@ def test_amounts_are_shown_with_their_units():
     assert shown("memory", 2500) == "2.5 kB"
     assert shown("latency", 0.00123) == "1.23 ms"
     assert shown("error", 1.6) == "1.6"
+
+
+def test_a_latency_is_the_least_of_three(monkeypatch):
+    times = [3.0, 1.0, 2.0, 9.0]
+    monkeypatch.setattr(budgets, "latency", lambda *_, **__: times.pop(0))
+    gated = vibnet.attach(mlp(), Toy().example)
+    kept = np.ones(gated.graph.total, dtype=np.bool_)
+    assert Budget.parse("latency=50%").cost(gated, kept) == 1.0
+    assert times == [9.0]

@@ -135,3 +135,29 @@ def test_haste_is_more_than_a_fifth_of_what_stays_and_of_sizes_only():
         assert bool(made.haste()) == said
     made.budget, made.live = Budget.parse("macs=5%"), 30
     assert "macs=5%, 30 units that were in use have been cut; 100 stay" in made.haste()
+
+
+def test_the_way_of_a_latency_is_that_to_a_half_at_least(monkeypatch):
+    for text, way in (("latency=95%", math.log(2)), ("latency=10%", math.log(10))):
+        made, model = begun(text, gamma=1.0)
+        monkeypatch.setattr(Budget, "cost", lambda *_, m=made: 1.1 * m.base)
+        made.look(model, 0.001, whole=True)
+        gap = math.log(1.1) / way
+        assert math.log(made.gamma) == pytest.approx(8 * gap + 60 * gap * 0.001)
+        monkeypatch.undo()
+
+
+def test_an_error_of_another_size_at_the_end_is_told():
+    made, _ = begun("weights=10%")
+    assert made.loss(2.0, 10.0) == made.loss(None, 90.0) == made.loss(0.0, 90.0) == ""
+    assert "the error on validation went from 2 to 10.1" in made.loss(2.0, 10.1)
+    assert not begun("error=5")[0].loss(2.0, 90.0)
+    settings = SHORT.replaced(
+        budget="weights=60%", gamma=1e3, dense_epochs=20, lr=2e-2, gate_lr=0.5
+    )
+    said = []
+    fitted = fit(mlp(), Toy(), None, settings, on_warning=said.append)
+    dense, small = fitted.history[19].validation, fitted.history[-1].validation
+    assert small > 5 * dense > 0 or not dense
+    assert any("went from" in text for text in said) == bool(dense)
+    assert said == fitted.warnings

@@ -3,23 +3,43 @@
 import shlex
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from vibnet.cli import say
-from vibnet.recipes.grid import RUN, Point, claim, done
+from vibnet.recipes.grid import POINT, RUN, Point, claim, done, over
 from vibnet.recipes.workers import run_all
 
 
-def follow(points: list[Point], folder: Path, jobs: int, threads: int, command: str) -> int:
-    """Make all points with a line for each; how many failed. `command`: without the folder.
+def follow(
+    points: list[Point],
+    folder: Path,
+    jobs: int,
+    threads: int,
+    command: str,
+    more: Sequence[str] = (),
+    others: Sequence[Point] = (),
+) -> int:
+    """Make all points with a line for each; how many failed.
+
+    Args:
+        points: to make.
+        folder: of their folders.
+        jobs: points at a time.
+        threads: of each.
+        command: that makes them, without the folder.
+        more: words that it was given and that change no run, said after a stop.
+        others: that stand in the result beside them, where their folders are there.
 
     Raises:
         ConfigError: the folder holds something else; nothing has been said or written then.
     """
-    claim(points, folder)  # `run_all` does too, for those who call it themselves
+    names = {point.name for point in points}
+    beside = [p for p in others if p.name not in names and (folder / p.name / POINT).exists()]
+    claim([*points, *beside], folder)  # `run_all` does too, for those who call it themselves
     say.line(f"{len(points)} runs -> {folder}")
     begin, over, made = time.monotonic(), 0, 0
     there = {point.name for point in points if (folder / point.name / RUN).exists()}
@@ -39,7 +59,7 @@ def follow(points: list[Point], folder: Path, jobs: int, threads: int, command: 
     def stop(number: int, _frame: object) -> None:
         raise KeyboardInterrupt(number)
 
-    again = f"{command} --out {shlex.quote(str(folder))}"
+    again = shlex.join([*shlex.split(command), "--out", str(folder), *more])
     before = signal.signal(signal.SIGTERM, stop)
     try:
         return run_all(
@@ -56,6 +76,22 @@ def follow(points: list[Point], folder: Path, jobs: int, threads: int, command: 
         raise typer.Exit(128 + (stopped.args or (signal.SIGINT,))[0]) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def gathered(
+    points: Sequence[Point], folder: Path, asked: Sequence[Point]
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """What points of former calls and of this one gave; how many of the former are no use.
+
+    Each of those is said; what is wrong with those asked for has been said when they were made.
+    """
+    wrong: dict[str, str] = {}
+    found = over(points, folder, wrong)
+    for point in asked:
+        wrong.pop(point.name, None)
+    for text in wrong.values():
+        say.error(RuntimeError(text))
+    return found, len(wrong)
 
 
 def _line(body: dict[str, Any]) -> str:

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from vibnet.cli import given, say
-from vibnet.cli.follow import follow
+from vibnet.cli.follow import follow, gathered
 from vibnet.cli.run import Device, Download, Sets
 from vibnet.cli.sweep import Threads, numbers
 from vibnet.errors import ConfigError
 from vibnet.recipes import tables
-from vibnet.recipes.grid import Point, over
+from vibnet.recipes.grid import Point
 from vibnet.report.frontier import short
 from vibnet.report.tables import COLUMNS, check_place, put_into, write_table
 
@@ -72,21 +72,31 @@ def reproduce(
     if document is not None:
         check_place(document, of.name)
     folder = out or Path("runs") / table
-    command = _command(table, rows, seeds, wanted, held_out, device)
+    command = _command(table, rows, seeds, wanted, held_out, device, threads)
     every = [point for of_row in runs.values() for point in of_row]
-    failures = follow(every, folder, jobs or os.cpu_count() or 1, threads, command)
+    more = _more(jobs, document, download)
     rows_of = [n for n, e in of.entries.items() if not set(e.changes) & set(wanted)]
     all_rows = points(rows_of, sorted({*asked, *_seeds_in(folder, of)}))
-    body = _result(of, all_rows, folder)
+    others = [point for of_row in all_rows.values() for point in of_row]
+    failures = follow(every, folder, jobs or os.cpu_count() or 1, threads, command, more, others)
+    found, damaged = gathered(others, folder, every)
+    body = _result(of, all_rows, found) | {"command": command}
+    body |= {"changed": wanted, "held_out": held_out}
+    _finish(body, folder, document, failures + damaged)
+
+
+def _finish(body: dict[str, Any], folder: Path, document: Path | None, failures: int) -> None:
+    """Write what there is; a document only where nothing is missing from it."""
     if body["rows"]:
-        body["command"] = command
         path = write_table(folder, body)
         _show(body)
         say.line(f"\ntable:       {path}")
-        if document is not None:
+        if document is not None and not failures:
             put_into(document, body)
             say.line(f"document:    {document}")
     if failures:
+        if document is not None:
+            say.line(f"document:    {document} is left as it was, for not all runs are there.")
         raise typer.Exit(2)
 
 
@@ -97,17 +107,24 @@ def _seeds_in(folder: Path, of: tables.Table) -> set[int]:
     return {int(seed) for seed in written if seed.isascii() and seed.isdecimal()}
 
 
-def _result(of: tables.Table, runs: dict[str, list[Point]], folder: Path) -> dict[str, Any]:
+def _result(
+    of: tables.Table, runs: dict[str, list[Point]], found: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     """The figures of all rows that are over, those of former calls too."""
     bodies: dict[str, dict[int, Any]] = {}
     for row, points in runs.items():
-        found = over(points, folder)
         bodies[row] = {int(p.changes["seed"]): found[p.name] for p in points if p.name in found}
     return tables.result(of, bodies)
 
 
 def _command(
-    table: str, rows: str, seeds: str, wanted: dict[str, str], held_out: bool, device: str
+    table: str,
+    rows: str,
+    seeds: str,
+    wanted: dict[str, str],
+    held_out: bool,
+    device: str,
+    threads: int,
 ) -> str:
     words = ["vibnet", "reproduce", table, "--seeds", seeds]
     words += ["--rows", rows] if rows else []
@@ -115,7 +132,14 @@ def _command(
         words += ["--set", f"{name}={value}"]
     words += ["--held-out"] if held_out else []
     words += ["--device", device] if device != "cpu" else []
+    words += ["--threads", str(threads)] if threads != 1 else []
     return shlex.join(words)
+
+
+def _more(jobs: int | None, document: Path | None, download: bool) -> list[str]:
+    words = ["--jobs", str(jobs)] if jobs else []
+    words += ["--document", str(document)] if document is not None else []
+    return words + (["--download"] if download else [])
 
 
 def _show(body: dict[str, Any]) -> None:

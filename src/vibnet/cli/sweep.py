@@ -4,16 +4,16 @@ import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vibnet.cli import given, say
-from vibnet.cli.follow import follow
+from vibnet.cli.follow import follow, gathered
 from vibnet.cli.run import Device, Download, Final, Recipe, Sets, Weights
 from vibnet.errors import ConfigError
 from vibnet.recipes.catalog import recipe as recipe_of
-from vibnet.recipes.grid import Point, over
+from vibnet.recipes.grid import Point
 from vibnet.recipes.summary import FIGURES, summary
 from vibnet.report.extra import check_extra
 from vibnet.report.frontier import brief, short, write_frontier
@@ -59,10 +59,14 @@ def sweep(
         first = points[0].job()
         check(first.model, first.data.example, first.settings, first.options)
     folder = out or Path("runs") / f"sweep-{recipe}"
-    command = _command(recipe, gammas, seeds, wanted, weights, final, device)
-    failures = follow(points, folder, jobs, threads, command)
-    _finish(recipe, [*points, *_others(points[0], folder)], folder, command)
-    if failures:
+    command = _command(recipe, gammas, seeds, wanted, weights, final, device, threads)
+    more = (["--jobs", str(jobs)] if jobs != 1 else []) + (["--download"] if download else [])
+    others = _others(points[0], folder)
+    failures = follow(points, folder, jobs, threads, command, more, others)
+    every = [*points, *others]
+    found, damaged = gathered(every, folder, points)
+    _finish(recipe, every, found, folder, command)
+    if failures + damaged:
         raise typer.Exit(2)
 
 
@@ -111,6 +115,7 @@ def _command(
     weights: str | None,
     final: bool,
     device: str,
+    threads: int,
 ) -> str:
     words = ["vibnet", "sweep", recipe, "--gammas", gammas, "--seeds", seeds]
     for name, value in wanted.items():
@@ -118,12 +123,18 @@ def _command(
     words += ["--weights", weights] if weights is not None else []
     words += ["--final"] if final else []
     words += ["--device", device] if device != "cpu" else []
+    words += ["--threads", str(threads)] if threads != 1 else []
     return shlex.join(words)
 
 
-def _finish(recipe: str, points: list[Point], folder: Path, command: str) -> None:
+def _finish(
+    recipe: str,
+    points: list[Point],
+    found: dict[str, dict[str, Any]],
+    folder: Path,
+    command: str,
+) -> None:
     """Write the frontier of what is over, and say it."""
-    found = over(points, folder)
     rows = []
     for gamma in sorted({float(p.changes["gamma"]) for p in points}):
         names = {p.name for p in points if float(p.changes["gamma"]) == gamma}

@@ -137,15 +137,30 @@ def _others(point: Point, body: dict[str, Any]) -> list[str]:
     return [name for name, value in found.items() if wanted.get(name, value) != value]
 
 
-def over(points: Iterable[Point], out: Path) -> dict[str, dict[str, Any]]:
-    """What those points gave that are over and whose folders hold just them, by name."""
-    found = {}
+def over(
+    points: Iterable[Point], out: Path, wrong: dict[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """What those points gave that are over and whose folders hold just them, by name.
+
+    Args:
+        points: that may be there.
+        out: where their folders are.
+        wrong: takes, by name, what is wrong with those that are there and cannot be read.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    wrong = {} if wrong is None else wrong
     for point in points:
-        try:
-            same = json.loads((out / point.name / POINT).read_text()) == point.identity()
-            body = done(point, out) if same else None
-        except (OSError, ValueError, ArtefactError):
+        path = out / point.name / POINT
+        if not path.exists():
             continue
+        try:
+            same = json.loads(path.read_text()) == point.identity()
+            body = done(point, out) if same else None
+        except (OSError, ValueError, ArtefactError) as error:
+            wrong[point.name] = str(error)
+            continue
+        if not same:
+            wrong[point.name] = f"{path} is of another run than {point.name} of this command."
         if body is not None:
             found[point.name] = body
     return found

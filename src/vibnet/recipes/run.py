@@ -117,8 +117,8 @@ def check_settings(settings: Settings, final: bool) -> None:
     budget = Budget.parse(settings.budget)
     if final and budget is not None and budget.kind == ERROR:
         raise ConfigError(
-            f"the budget {settings.budget} is kept on held-out images, and --final holds none out. "
-            f"Leave one of them out."
+            f"the budget {settings.budget} is kept on held-out images, and this run trains on all. "
+            f"Leave --final out, or give `vibnet reproduce` --held-out."
         )
 
 

@@ -44,7 +44,7 @@ def markdown(body: Mapping[str, Any]) -> str:
         kept = ", ".join(row.get("structures", {}).values())
         star = " *" if row["extra"] else ""
         lines.append(f"| {name}{star} | {row['test']['n']} | {' | '.join(cells)} | {kept} |")
-    out = [*lines, "", "Rows:", ""]
+    out = [*_made_otherwise(body), *lines, "", "Rows:", ""]
     for name, row in body["rows"].items():
         star = " *" if row["extra"] else ""
         parts = [row["about"], *_against(row), *_last_cut(row), *_reached(row)]
@@ -52,6 +52,13 @@ def markdown(body: Mapping[str, Any]) -> str:
     if sampled:
         out += ["", "Noise at test, its mean over class probabilities:", "", *sampled]
     return "\n".join(out) + "\n"
+
+
+def _made_otherwise(body: Mapping[str, Any]) -> list[str]:
+    """What is not as the table's own settings have it, above the table."""
+    parts = [f"{name}={value}" for name, value in body.get("changed", {}).items()]
+    parts += ["validation images held out of training"] if body.get("held_out") else []
+    return [f"Not with the table's own settings: {', '.join(parts)}.", ""] if parts else []
 
 
 def _against(row: Mapping[str, Any]) -> list[str]:

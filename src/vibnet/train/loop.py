@@ -209,9 +209,8 @@ def _phase(
         if state.steering is not None:
             last = state.history[-1].validation if state.history else None
             texts.append(state.steering.warning(last))
-        for text in filter(None, texts):
-            state.warnings.append(text)
-            on_warning(text)
+        for text in texts:
+            state.tell(text, on_warning)
     while state.epoch < state.epochs:
         loss, nats = _epoch(state, data, objective)
         state.epoch += 1
@@ -222,10 +221,11 @@ def _phase(
             steering.judge(error, spread, state.epochs)
             if steering.due(state.epoch, state.epochs):
                 state.trim(lambda g: validate(g, data.validation(), objective), spread)
-                if text := steering.haste():
-                    state.warnings.append(text)
-                    on_warning(text)
+                state.tell(steering.haste(), on_warning)
                 error = validate(state.result, data.validation(), objective)
+            if state.epoch == state.epochs:
+                dense = [r.validation for r in state.history if r.phase == "dense"]
+                state.tell(steering.loss(dense[-1] if dense else None, error), on_warning)
         record = state.record(loss, nats, error)
         if settings.shrink:
             state.shrink()

@@ -208,6 +208,12 @@ class State:
             units = site.units if leave is None else site.units[leave[site.units]]
             self.snr.setdefault(site.name, []).extend(scores[units].tolist())
 
+    def tell(self, warning: str, on_warning: Callable[[str], None]) -> None:
+        """Keep a warning and pass it on, where there is one."""
+        if warning:
+            self.warnings.append(warning)
+            on_warning(warning)
+
     def put_modes_back(self) -> None:
         """Put the models that are handed out in the modes that the given model was in."""
         for model in (self.result, *([self.dense] if self.dense is not None else [])):

@@ -19,6 +19,8 @@ LOOKS = 200  # at the cost, over the gate epochs
 PROPORTIONAL, INTEGRAL = 8.0, 60.0
 SPAN = 12.0  # gamma stays within e^SPAN of where it starts, both ways
 TRAVEL = 3.0  # what a multiplier moves, in its own units, before the first ones close
+TIMED = math.log(2)  # the least way of a latency: less than half is near what timing is off by
+WORSE = 5.0  # times the error of the dense model: more is told
 FEW = 30  # gate epochs below which an error cannot be steered to with care
 CHEAP = ("macs", "weights")
 
@@ -32,6 +34,9 @@ class Steering:
     where it should be, as a part of the whole way, and p the progress,
 
         log gamma = log gamma_0 + 8 e + 60 * integral of e dp.
+
+    A latency is measured, and off by some tenths at times: its way counts as that to a half at
+    least.
 
     Where the cost is below that, it is to fall evenly from there: units that are gone do not come
     back, so a gamma that waits for them would only let the others lose their noise.
@@ -108,6 +113,8 @@ class Steering:
         if way <= 0:
             self.log = -SPAN
             return
+        if self.budget.kind == "latency":
+            way = max(way, TIMED)
         cost = self.budget.cost(gated, gated.kept())
         wanted = self.wanted(progress)
         gap = math.log(cost / wanted) / way
@@ -195,6 +202,16 @@ class Steering:
             f"to keep the budget {self.budget.text}, {self.live} units that were in use have been "
             f"cut; {self.left} stay. Gamma had no time to close them: more gate epochs or a larger "
             f"gate_lr would."
+        )
+
+    def loss(self, dense: float | None, error: float) -> str:
+        """What looks wrong at the end: an error of another size than the dense model's."""
+        if dense is None or self.budget.kind == ERROR or not error > WORSE * dense > 0:
+            return ""
+        return (
+            f"to keep the budget {self.budget.text}, the error on validation went from {dense:.3g} "
+            f"to {error:.3g}. Look at the course of gamma in the report: allow more, or give more "
+            f"gate epochs."
         )
 
     def outcome(self) -> dict[str, Any]:
