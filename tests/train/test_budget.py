@@ -155,3 +155,18 @@ def test_a_latency_is_the_least_of_three(monkeypatch):
     kept = np.ones(gated.graph.total, dtype=np.bool_)
     assert Budget.parse("latency=50%").cost(gated, kept) == 1.0
     assert times == [9.0]
+
+
+def test_a_latency_is_refused_by_the_least_of_turns(monkeypatch):
+    gated = vibnet.attach(mlp(), Toy().example)
+    small = least_kept(gated)
+
+    def timed(costs):
+        left = {True: list(costs[0]), False: list(costs[1])}
+        monkeypatch.setattr(Budget, "cost", lambda _s, _g, m: left[(m == small).all()].pop(0))
+
+    timed([(9.0, 4.9, 9.0), (10.0, 10.0, 30.0)])
+    Budget.parse("latency=50%").check(gated)
+    timed([(9.0, 5.1, 9.0), (30.0, 10.0, 30.0)])
+    with pytest.raises(ConfigError, match="with one unit left at every gated site"):
+        Budget.parse("latency=50%").check(gated)

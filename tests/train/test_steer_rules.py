@@ -137,13 +137,20 @@ def test_haste_is_more_than_a_fifth_of_what_stays_and_of_sizes_only():
     assert "macs=5%, 30 units that were in use have been cut; 100 stay" in made.haste()
 
 
-def test_the_way_of_a_latency_is_that_to_a_half_at_least(monkeypatch):
+def test_a_latency_counts_by_the_least_seen_and_its_way_as_that_to_a_half_at_least(monkeypatch):
     for text, way in (("latency=95%", math.log(2)), ("latency=10%", math.log(10))):
         made, model = begun(text, gamma=1.0)
-        monkeypatch.setattr(Budget, "cost", lambda *_, m=made: 1.1 * m.base)
-        made.look(model, 0.001, whole=True)
-        gap = math.log(1.1) / way
-        assert math.log(made.gamma) == pytest.approx(8 * gap + 60 * gap * 0.001)
+        seen = [2.0, 0.99, 3.0]  # of the dense model's, where nothing has to fall yet
+        monkeypatch.setattr(Budget, "cost", lambda *_, m=made, s=seen: s.pop(0) * m.base)
+        made.look(model, 0.01, whole=True)
+        assert made.gamma == made.settings.gamma
+        made.look(model, 0.02, whole=True)
+        gap = math.log(0.99) / way
+        assert math.log(made.gamma) == pytest.approx(8 * gap + 60 * gap * 0.01)
+        made.look(model, 0.03, whole=True)
+        assert made.least == made.start == 0.99 * made.base
+        assert made.state()["least"] == made.least
+        assert made.gamma < made.settings.gamma
         monkeypatch.undo()
 
 

@@ -36,7 +36,7 @@ class Steering:
         log gamma = log gamma_0 + 8 e + 60 * integral of e dp.
 
     A latency is measured, and off by some tenths at times: its way counts as that to a half at
-    least.
+    least, and since units only go, the least that was seen counts.
 
     Where the cost is below that, it is to fall evenly from there: units that are gone do not come
     back, so a gamma that waits for them would only let the others lose their noise.
@@ -54,6 +54,7 @@ class Steering:
         progress: of the last look.
         base: what the dense model costs.
         start: the cost from which it is to fall, and `since` which progress; 0 at first.
+        least: of the latencies that were seen; 0 at first.
         trimmed: whether the final widths are there.
         live: units above the threshold that were cut to keep the budget.
         left: gated units that stayed.
@@ -71,6 +72,7 @@ class Steering:
     base: float = 0.0
     start: float = 0.0
     since: float = 0.0
+    least: float = 0.0
     trimmed: bool = False
     live: int = 0
     left: int = 0
@@ -113,9 +115,10 @@ class Steering:
         if way <= 0:
             self.log = -SPAN
             return
-        if self.budget.kind == "latency":
-            way = max(way, TIMED)
         cost = self.budget.cost(gated, gated.kept())
+        if self.budget.kind == "latency":
+            cost, way = min(cost, self.least or self.base), max(way, TIMED)
+            self.least = cost
         wanted = self.wanted(progress)
         gap = math.log(cost / wanted) / way
         self.total += INTEGRAL * gap * (progress - self.progress)
@@ -228,7 +231,7 @@ class Steering:
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs."""
         whole = asdict(self)
-        names = [*("log", "total", "progress", "base", "start", "since")]
+        names = [*("log", "total", "progress", "base", "start", "since", "least")]
         names += ["trimmed", "live", "left", "unit", "shut"]
         return {name: whole[name] for name in names}
 
