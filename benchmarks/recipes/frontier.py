@@ -108,7 +108,7 @@ def section(table: Table) -> str:
     where = picture.relative_to(PAGE.parent)
     error = table.published[OURS][-1]
     lines += ["", f"![error against size, {table.about}]({where})", ""]
-    lines += [f"Of these points, the least of each size where the error rounds to {error:g} %:", ""]
+    lines += [f"The least sizes of these points where the error rounds to {error:g} % or less:", ""]
     return "\n".join([*lines, *least(points, table)])
 
 
