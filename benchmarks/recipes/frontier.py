@@ -38,17 +38,19 @@ def prices(weights: str | dict[str, float | str]) -> str:
     return f" at {', '.join(each)}" if each else ""
 
 
+def figures(folder: Path) -> list[dict[str, float]]:
+    """Sizes and test error of the runs of a recipe, a seed each."""
+    bodies = [json.loads(path.read_text()) for path in sorted(folder.glob("seed-*.json"))]
+    return [{name: FIGURES[name](body) for name in (*SIZES, "test")} for body in bodies]
+
+
 def settings(table: Table) -> dict[str, list[dict[str, float]]]:
     """The runs of every point by its name: a larger recipe, the sweeps, and the table's own row."""
     larger = LARGER[table.name]
-    records = sorted((RESULTS / f"{larger},final").glob("seed-*.json"))
-    bodies = [json.loads(path.read_text()) for path in records]
-    names = (*SIZES, "test")
-    found = {f"recipe {larger}": [{n: FIGURES[n](body) for n in names} for body in bodies]}
+    found = {f"recipe {larger}": figures(RESULTS / f"{larger},final")}
     for folder in sorted(RESULTS.glob(f"{larger},final,budget=*%")):
-        runs = [json.loads(path.read_text()) for path in sorted(folder.glob("seed-*.json"))]
         asked = folder.name.rpartition("budget=")[2].replace("=", " ")
-        found[f"{larger} steered to {asked}"] = [{n: FIGURES[n](r) for n in names} for r in runs]
+        found[f"{larger} steered to {asked}"] = figures(folder)
     for folder in sorted(RESULTS.glob(f"{mark(table)}*")):
         sweep = read_frontier(folder)
         at = prices(sweep.get("options", {}).get("weights", {}))

@@ -156,9 +156,9 @@ def test_a_latency_counts_by_the_least_seen_and_its_way_as_that_to_a_half_at_lea
 
 def test_an_error_of_another_size_at_the_end_is_told():
     made, _ = begun("weights=10%")
-    assert made.loss(2.0, 10.0) == made.loss(None, 90.0) == made.loss(0.0, 90.0) == ""
-    assert "the error on validation went from 2 to 10.1" in made.loss(2.0, 10.1)
-    assert not begun("error=5")[0].loss(2.0, 90.0)
+    assert made.worsened(2.0, 10.0) == made.worsened(None, 90.0) == made.worsened(0.0, 90.0) == ""
+    assert "the error on validation went from 2 to 10.1" in made.worsened(2.0, 10.1)
+    assert not begun("error=5")[0].worsened(2.0, 90.0)
     settings = SHORT.replaced(
         budget="weights=60%", gamma=1e3, dense_epochs=20, lr=2e-2, gate_lr=0.5
     )

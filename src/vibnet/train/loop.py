@@ -225,7 +225,7 @@ def _phase(
                 error = validate(state.result, data.validation(), objective)
             if state.epoch == state.epochs:
                 dense = [r.validation for r in state.history if r.phase == "dense"]
-                state.tell(steering.loss(dense[-1] if dense else None, error), on_warning)
+                state.tell(steering.worsened(dense[-1] if dense else None, error), on_warning)
         record = state.record(loss, nats, error)
         if settings.shrink:
             state.shrink()

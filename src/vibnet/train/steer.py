@@ -35,11 +35,11 @@ class Steering:
 
         log gamma = log gamma_0 + 8 e + 60 * integral of e dp.
 
-    A latency is measured, and off by some tenths at times: its way counts as that to a half at
-    least, and since units only go, the least that was seen counts.
-
     Where the cost is below that, it is to fall evenly from there: units that are gone do not come
     back, so a gamma that waits for them would only let the others lose their noise.
+
+    A latency is measured, and off by some tenths at times: its way counts as that to a half at
+    least, and since units only go, the least that was seen counts.
 
     An error is approached from below: every epoch gamma grows by up to e^(8 / epochs) while the
     validation error is a standard error below the limit, less as it comes nearer, and falls twice
@@ -207,7 +207,7 @@ class Steering:
             f"gate_lr would."
         )
 
-    def loss(self, dense: float | None, error: float) -> str:
+    def worsened(self, dense: float | None, error: float) -> str:
         """What looks wrong at the end: an error of another size than the dense model's."""
         if dense is None or self.budget.kind == ERROR or not error > WORSE * dense > 0:
             return ""
